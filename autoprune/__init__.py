@@ -1,0 +1,63 @@
+"""AutoML search for compressed neural networks: architecture, pruning, distillation and bits, jointly.
+
+    study = autoprune.search("spec.yaml")
+    best = study.best("accuracy >= baseline - 0.5", minimize="latency_ms")
+    autoprune.export(best, "out/")
+    model = autoprune.load("out/")
+
+Importing this loads neither torch nor ray nor optuna; each name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AutopruneError": "autoprune.errors",
+    "Batch": "autoprune.task",
+    "ClassificationTask": "autoprune.task",
+    "Data": "autoprune.task",
+    "RegressionTask": "autoprune.task",
+    "Technique": "autoprune.compress.technique",
+    "check": "autoprune.api",
+    "export": "autoprune.api",
+    "finish": "autoprune.api",
+    "load": "autoprune.export",
+    "open_study": "autoprune.api",
+    "profile": "autoprune.api",
+    "report": "autoprune.api",
+    "resume": "autoprune.api",
+    "search": "autoprune.api",
+}
+
+__all__ = [
+    "AutopruneError",
+    "Batch",
+    "ClassificationTask",
+    "Data",
+    "RegressionTask",
+    "Technique",
+    "__version__",
+    "check",
+    "export",
+    "finish",
+    "load",
+    "open_study",
+    "profile",
+    "report",
+    "resume",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,70 @@
+"""What crosses between the driver and its workers: a request, and the evaluation that answers it.
+
+Both are plain data. A request never holds a study or a sampler; an evaluation is JSON but for the bytes of its
+checkpoint, which the driver alone writes to disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from autoprune.space import Value
+
+State = Literal["finished", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One evaluation to be done.
+
+    Attributes:
+        trial: the trial's number in the study.
+        rung: index into the rungs of the spec (0 is the cheapest).
+        choices: the whole point.
+        checkpoint: what the evaluation at the rung before returned, None to start from the reference.
+        epochs: train for so many epochs instead of the rung's own (finishing a chosen candidate).
+    """
+
+    trial: int
+    rung: int
+    choices: dict[str, Value]
+    checkpoint: bytes | None = None
+    epochs: float | None = None
+
+
+@dataclass
+class Evaluation:
+    """What came out of a request.
+
+    Attributes:
+        state: `finished`; `rejected` (a computable cost breaks a constraint, nothing was trained); `failed`.
+        metrics: named numbers: the task's metrics on the validation split, latency_ms, size_bytes, params,
+            macs, bops. A rejected one has those that are computed before training.
+        read: the choices that were read; they identify the candidate.
+        structure: realised structure as plain data: `architecture`, `groups`, `layers` (see compress).
+        measurement: how the latency was measured: spread, median, load, rounds.
+        seconds: device-seconds that the evaluation took, by stage (`train`, `measure`, ...), and `total`.
+        reason: why it was rejected or failed.
+        seed: what every random draw of the evaluation came from.
+        checkpoint: the float weights to continue from (safetensors bytes), never stored in the study.
+    """
+
+    trial: int
+    rung: int
+    state: State
+    choices: dict[str, Value]
+    metrics: dict[str, float] = field(default_factory=dict)
+    read: dict[str, Value] = field(default_factory=dict)
+    structure: dict[str, Any] = field(default_factory=dict)
+    measurement: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    seed: int = 0
+    checkpoint: bytes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the checkpoint and the choices (the study keeps those as parameters)."""
+        data = asdict(self)
+        del data["checkpoint"], data["choices"]
+        return data

@@ -1,0 +1,110 @@
+"""From a string to an object: `file.py:Name`, `package.module:Name`, or a short built-in name.
+
+The only way in which anything is looked up by name. There is no registry: a kind of thing that has built-in names
+keeps one visible table `name -> reference` and passes it here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from autoprune.errors import UnresolvedReference
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`"; did you mean 'depth'?"` for the word most like `word`, or an empty string."""
+    found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def search_spaces_folder() -> Path:
+    """The folder of ready spaces and tasks: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "search_spaces"
+    return beside if beside.is_dir() else package / "search_spaces"
+
+
+def resolve(reference: str, *, folder: Path | None = None, builtins: Mapping[str, str] | None = None) -> Any:
+    """The object that `reference` names.
+
+    Args:
+        reference: `file.py:Name` (relative to `folder`), `package.module:Name`, or a key of `builtins`.
+        folder: where a relative file is looked for first; then the ready spaces, then the working directory.
+        builtins: short name -> reference.
+
+    Raises:
+        UnresolvedReference: the name, file, module or attribute does not exist (with the nearest name), or the
+            file raises when it is loaded.
+    """
+    known = dict(builtins or {})
+    reference = known.get(reference, reference)
+    where, colon, name = reference.rpartition(":")
+    if not colon or not where or not name:
+        listed = ", ".join(sorted(known)) or "none"
+        raise UnresolvedReference(
+            f"{reference!r} is not a known name{nearest(reference, known)} "
+            f"(built in: {listed}; otherwise write 'file.py:Name' or 'package.module:Name')"
+        )
+    module = _load_file(_find_file(where, folder)) if where.endswith(".py") else _import(where)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
+            raise UnresolvedReference(f"{where} has no {name!r}{nearest(part, public)}")
+        found = getattr(found, part)
+    return found
+
+
+def find_file(reference: str, folder: Path | None = None) -> Path | None:
+    """The file that a `file.py:Name` reference points at, None for any other reference.
+
+    Raises:
+        UnresolvedReference: it is a file reference and no such file exists.
+    """
+    where, _, _ = reference.rpartition(":")
+    return _find_file(where, folder) if where.endswith(".py") else None
+
+
+def _find_file(where: str, folder: Path | None) -> Path:
+    bases = dict.fromkeys(base for base in (folder, search_spaces_folder(), Path.cwd()) if base is not None)
+    tried = [base / where for base in bases]
+    for path in [Path(where)] if Path(where).is_absolute() else tried:
+        if path.is_file():
+            return path.resolve()
+    siblings = [p.name for path in tried if path.parent.is_dir() for p in path.parent.glob("*.py")]
+    places = ", ".join(str(path.parent) for path in tried)
+    raise UnresolvedReference(f"there is no file {where!r}{nearest(where, siblings)} (looked in {places})")
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = f"autoprune_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UnresolvedReference(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UnresolvedReference(
+            f"{path} fails when it is loaded: {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _import(where: str) -> ModuleType:
+    try:
+        return importlib.import_module(where)
+    except Exception as error:
+        raise UnresolvedReference(f"cannot import {where!r}: {type(error).__name__}: {error}") from error
