@@ -1,0 +1,305 @@
+"""The sections of a spec, as pydantic models: what each field accepts, and what it is when it is left out.
+
+The `description` of a field says what it accepts; it is what a message shows after "expected". Fields of a
+space hold choices (`Options`, `Range`), so nothing below the spec parses anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from autoprune.errors import UnresolvedReference
+from autoprune.references import find_file, nearest
+from autoprune.space import Choice, Options, Value
+from autoprune.spec.fields import number, one_of, plain_values, shown, written
+
+BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+CRITERIA = ("l1", "l2", "fpgm", "taylor", "bn_scale", "random")
+SCHEDULES = ("one_shot", "iterative")
+AWARE = ("ptq", "qat")
+SAMPLERS = ("auto", "tpe", "nsga2", "random", "evolution")
+
+
+class Section(BaseModel):
+    """Part of a spec: frozen, no unknown fields, no conversion of text to numbers."""
+
+    # Built when first used: importing autoprune.spec, as every command does, then takes a third less time.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def _existing_file(reference: str, info: ValidationInfo) -> str:
+    """Refuse `file.py:Name` without such a file, where the folder to look in is given as context."""
+    if not reference.strip():
+        raise ValueError(
+            "got an empty text, expected 'file.py:Name', 'package.module:Name' or a built-in name"
+        )
+    folder = (info.context or {}).get("folder")
+    if folder is not None:
+        try:
+            find_file(reference, folder)
+        except (UnresolvedReference, OSError, ValueError) as error:
+            raise ValueError(f"got {shown(reference)}, expected an existing file: {error}") from None
+    return reference
+
+
+def _sampler(name: str, info: ValidationInfo) -> str:
+    if name in SAMPLERS:
+        return name
+    if ":" not in name:
+        listed = ", ".join(SAMPLERS)
+        raise ValueError(f"got {shown(name)}, expected {listed} or 'file.py:Name'{nearest(name, SAMPLERS)}")
+    return _existing_file(name, info)
+
+
+def _switch(given: Any) -> Any:
+    """`true` turns a technique on with its defaults, `false` leaves it out."""
+    if given is None:
+        raise ValueError("got nothing, expected true (its defaults), false (leave it out), or its settings")
+    if isinstance(given, bool):
+        return {} if given else None
+    return given
+
+
+def as_tuple(given: Any) -> Any:
+    """A list as the tuple that a frozen section holds; anything else as it is, to be refused."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value is made of what YAML can hold, so that a run folder can hold it."""
+    if isinstance(value, list | tuple):
+        return depth < 8 and all(_is_plain(v, depth + 1) for v in value)
+    if isinstance(value, Mapping):
+        return depth < 8 and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in value.items())
+    if isinstance(value, float) and not math.isfinite(value):
+        return False  # JSON has no such numbers
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+_ratio = number(0.0, "a number from 0 up to but not including 1", lambda v: 0 <= v < 1)
+_temperature = number(None, "a number above 0, at most 1000", lambda v: 0 < v <= 1000)
+_kd_weight = number(0.0, "a number from 0 to 1", lambda v: 0 <= v <= 1)
+_learning_rate = number(None, "a number above 0, at most 100", lambda v: 0 < v <= 100, log=True)
+_criterion, _schedule, _aware = one_of(CRITERIA), one_of(SCHEDULES), one_of(AWARE)
+_bits = one_of(BITS, neutral=32)
+
+ExistingReference = Annotated[str, AfterValidator(_existing_file)]
+Globs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(as_tuple),
+    Field(description="a list of names, with * and ? as wildcards"),
+]
+
+
+class Reference(Section):
+    """An object named in a spec, and the keyword arguments for its constructor.
+
+    In a spec it is a text, or `{use: text, argument: value, ...}`.
+    """
+
+    use: ExistingReference = Field(
+        description="a text: 'file.py:Name', 'package.module:Name' or a built-in name"
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="arguments by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_spec(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"use": given}
+        if isinstance(given, Mapping) and "use" in given:
+            arguments = {name: value for name, value in given.items() if name != "use"}
+            wrong = [
+                name for name, value in arguments.items() if not (isinstance(name, str) and _is_plain(value))
+            ]
+            if wrong:
+                raise ValueError(
+                    f"got {shown(wrong[0])} in it, expected named arguments of plain, finite data"
+                )
+            return {"use": given["use"], "arguments": arguments}
+        raise ValueError(
+            f"got {shown(given)}, expected 'file.py:Name', a built-in name, or {{use: ..., argument: ...}}"
+        )
+
+    @model_serializer
+    def _to_spec(self) -> Any:
+        return {"use": self.use, **self.arguments} if self.arguments else self.use
+
+
+class PruneSpace(Section):
+    """Structured pruning: one ratio for each group of coupled layers."""
+
+    ratio: Annotated[Choice, PlainValidator(_ratio), PlainSerializer(written)] = _ratio([0.0, 0.8])
+    criterion: Annotated[Options, PlainValidator(_criterion), PlainSerializer(written)] = _criterion("l1")
+    schedule: Annotated[Options, PlainValidator(_schedule), PlainSerializer(written)] = _schedule("one_shot")
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class DistillSpace(Section):
+    """Distillation from a teacher: the uncompressed reference, or a network that a reference names."""
+
+    temperature: Annotated[Choice, PlainValidator(_temperature), PlainSerializer(written)] = _temperature(
+        [1, 8]
+    )
+    kd_weight: Annotated[Choice, PlainValidator(_kd_weight), PlainSerializer(written)] = _kd_weight([0, 1])
+    teacher: ExistingReference | None = Field(
+        default=None,
+        description="'file.py:Name' of a function that returns the teacher; without it, the reference",
+    )
+
+
+class QuantizeSpace(Section):
+    """Bits of weights and activations, layer by layer; 32 leaves a layer as it is."""
+
+    weight_bits: Annotated[Options, PlainValidator(_bits), PlainSerializer(written)] = _bits([4, 8, 32])
+    activation_bits: Annotated[Options, PlainValidator(_bits), PlainSerializer(written)] = _bits([8, 32])
+    aware: Annotated[Options, PlainValidator(_aware), PlainSerializer(written)] = _aware("ptq")
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class TrainSpace(Section):
+    """What may vary in how a candidate is trained."""
+
+    learning_rate: Annotated[Choice, PlainValidator(_learning_rate), PlainSerializer(written)] = Field(
+        description="a number above 0, [low, high] (sampled logarithmically) or options"
+    )
+
+
+def _architecture(given: Any) -> Any:
+    """Options by keyword argument of the task's model; `default` for those that the task itself offers."""
+    if given == "default":
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"got {shown(given)}, expected 'default' or lists of values by argument of the model"
+        )
+    values: dict[str, tuple[Value, ...]] = {}
+    problems = []
+    for name, listed in given.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            problems.append(f"got the name {shown(name)}, expected that of an argument of the model")
+            continue
+        try:
+            values[name] = plain_values(listed)
+        except ValueError as error:
+            problems.append(f".{name}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return values
+
+
+def _written_architecture(values: dict[str, tuple[Value, ...]] | Literal["default"]) -> Any:
+    return values if values == "default" else {name: list(listed) for name, listed in values.items()}
+
+
+class SpaceSpec(Section):
+    """What the search may decide. A technique whose section is absent is off."""
+
+    architecture: Annotated[
+        dict[str, tuple[Value, ...]] | Literal["default"],
+        PlainValidator(_architecture),
+        PlainSerializer(_written_architecture),
+    ] = Field(
+        default_factory=dict, description="lists of values by argument of the task's model, or 'default'"
+    )
+    prune: Annotated[PruneSpace | None, BeforeValidator(_switch)] = None
+    distill: Annotated[DistillSpace | None, BeforeValidator(_switch)] = None
+    quantize: Annotated[QuantizeSpace | None, BeforeValidator(_switch)] = None
+    train: TrainSpace | None = None
+
+    @property
+    def learning_rate(self) -> Choice | None:
+        """The learning rate as a choice, None when it is fixed by the spec's `train`."""
+        return self.train.learning_rate if self.train else None
+
+
+class Train(Section):
+    """How networks are trained: the reference for `epochs`, candidates for what their rung allows.
+
+    A candidate's rungs are set in `search.rungs`; everything else here holds for both.
+    """
+
+    epochs: float = Field(
+        default=10.0, ge=0, description="a number of 0 or more; 0 when the task's model is pretrained"
+    )
+    batch_size: int = Field(default=128, ge=1, description="a whole number of 1 or more")
+    learning_rate: float = Field(default=0.05, gt=0, le=100, description="a number above 0, at most 100")
+    weight_decay: float = Field(
+        default=5e-4, ge=0, lt=1, description="a number from 0 up to but not including 1"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 up to but not including 1")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_the_optimizer(cls, given: Any) -> Any:
+        """AdamW wants a learning rate some fifty times smaller than SGD's."""
+        if isinstance(given, Mapping) and given.get("optimizer") == "adamw" and "learning_rate" not in given:
+            return {**given, "learning_rate": 1e-3}
+        return given
+
+
+class Budget(Section):
+    """When the search ends: at whichever limit is reached first. At least one is needed."""
+
+    trials: int | None = Field(default=None, ge=1, description="a whole number of 1 or more")
+    minutes: float | None = Field(default=None, gt=0, description="a number above 0")
+    device_seconds: float | None = Field(default=None, gt=0, description="a number above 0")
+
+    @model_validator(mode="after")
+    def _is_limited(self) -> Budget:
+        if self.trials is None and self.minutes is None and self.device_seconds is None:
+            raise ValueError("got no limit, expected at least one of trials, minutes, device_seconds")
+        return self
+
+
+def _growing(rungs: tuple[float, ...]) -> tuple[float, ...]:
+    if not rungs or list(rungs) != sorted(set(rungs)):
+        raise ValueError(f"got {shown(list(rungs))}, expected a list of growing epochs: [0, 1, 3]")
+    return rungs
+
+
+class Search(Section):
+    """Who proposes, and when a trial is stopped.
+
+    Rungs are epochs of training in all, 0 for none: a trial that is not among the best 1/`reduction` at its
+    rung is stopped there.
+    """
+
+    sampler: Annotated[str, AfterValidator(_sampler)] = Field(
+        default="auto", description=f"{', '.join(SAMPLERS)} or 'file.py:Name'"
+    )
+    rungs: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(as_tuple), AfterValidator(_growing)
+    ] = Field(default=(0.0, 1.0, 3.0), description="a list of growing epochs, each 0 or more: [0, 1, 3]")
+    reduction: int = Field(default=3, ge=2, description="a whole number of 2 or more")
+    warm_start: bool = Field(default=True, description="true or false")
+
+
+class Cluster(Section):
+    """Where the search runs."""
+
+    address: str = Field(
+        default="local", min_length=1, description="'local', 'auto' or HOST:PORT of a running Ray"
+    )
+    workers: int = Field(default=2, ge=1, description="a whole number of 1 or more")
+    cpus_per_worker: float = Field(default=1.0, ge=0, description="a number of 0 or more")
+    gpus_per_worker: float = Field(default=0.0, ge=0, description="a number of 0 or more")

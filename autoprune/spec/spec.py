@@ -1,0 +1,210 @@
+"""The spec as a whole: task, space, target, objectives, constraints and budget of one search."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
+
+from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective
+from autoprune.errors import SpecError
+from autoprune.references import nearest
+from autoprune.spec.document import read_yaml
+from autoprune.spec.fields import shown
+from autoprune.spec.problems import problems_of
+from autoprune.spec.sections import Budget, Cluster, Reference, Search, Section, SpaceSpec, Train, as_tuple
+
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+MOST_OBJECTIVES = 4
+_DIRECTIONS = ("minimize", "maximize")
+_BUILT_IN = ("accuracy", *COMPUTABLE, *MEASURED)
+_OTHER_NAMES = {
+    "latency": "latency_ms",
+    "latency_s": "latency_ms",
+    "size": "size_bytes",
+    "model_size": "size_bytes",
+    "parameters": "params",
+    "flops": "macs",
+}
+
+
+def _objectives(given: Any) -> tuple[Objective, ...]:
+    if not isinstance(given, Mapping) or not 1 <= len(given) <= MOST_OBJECTIVES:
+        raise ValueError(f"got {shown(given)}, expected 1 to {MOST_OBJECTIVES} lines of 'metric: direction'")
+    problems = []
+    for metric, direction in given.items():
+        if not isinstance(metric, str) or not metric.isidentifier():
+            problems.append(f"got the metric {shown(metric)}, expected a name such as accuracy or latency_ms")
+            continue
+        if _misspelt(metric):
+            problems.append(f"got the metric {metric!r}{_misspelt(metric)}")
+        if not isinstance(direction, str) or direction not in _DIRECTIONS:
+            guess = nearest(direction, _DIRECTIONS) if isinstance(direction, str) else ""
+            problems.append(f".{metric}: got {shown(direction)}, expected 'minimize' or 'maximize'{guess}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return tuple(Objective(metric, direction) for metric, direction in given.items())
+
+
+def _written_objectives(objectives: tuple[Objective, ...]) -> dict[str, str]:
+    return {objective.metric: objective.direction for objective in objectives}
+
+
+def _constraint(given: Any) -> Constraint:
+    try:
+        constraint = Constraint.parse(given)
+    except SpecError as error:
+        raise ValueError(str(error)) from None
+    if _misspelt(constraint.metric):
+        raise ValueError(f"got the metric {constraint.metric!r}{_misspelt(constraint.metric)}")
+    return constraint
+
+
+def _misspelt(metric: str) -> str:
+    """What a metric that nobody produces was meant to be, empty where it may well be the task's own."""
+    if metric in _BUILT_IN:
+        return ""
+    if metric.lower() in _OTHER_NAMES:
+        return f", expected {_OTHER_NAMES[metric.lower()]!r}"
+    # A task may call a metric accuracy5 or maps: only what is nearly certain to be a slip is refused.
+    stem = metric.rstrip("0123456789_")
+    close = difflib.get_close_matches(stem, _BUILT_IN, n=1, cutoff=0.85)
+    return f", expected {close[0]!r}" if close and stem != close[0] else ""
+
+
+class Spec(Section):
+    """One search, as asked for. Frozen; made by `load_spec`.
+
+    Attributes:
+        name: names the run folder.
+        task: model, data, loss and metric.
+        space: what may be decided.
+        train: how networks are trained.
+        target: where candidates run and are measured.
+        objectives: one to four metrics and their directions.
+        constraints: limits that a candidate must keep.
+        budget: when to stop.
+        search: who proposes, and when trials are stopped.
+        cluster: where the search runs.
+        seed: every random draw of the search comes from it.
+        folder: files that the spec names are relative to it.
+    """
+
+    name: str = Field(
+        default="search",
+        pattern=f"^{NAME}$",
+        description="a name of letters, digits, '.', '_', '-'",
+    )
+    task: Reference = Field(description="'file.py:Name', a built-in name, or {use: ..., argument: ...}")
+    space: SpaceSpec = Field(default_factory=SpaceSpec)
+    train: Train = Field(default_factory=Train)
+    target: Reference = Field(
+        default_factory=lambda: Reference(use="onnxruntime"),
+        description="'onnxruntime', 'file.py:Name', or {use: ..., argument: ...}",
+    )
+    objectives: Annotated[
+        tuple[Objective, ...], PlainValidator(_objectives), PlainSerializer(_written_objectives)
+    ] = (Objective("accuracy", "maximize"), Objective("latency_ms", "minimize"))
+    constraints: Annotated[
+        tuple[Annotated[Constraint, PlainValidator(_constraint), PlainSerializer(str)], ...],
+        BeforeValidator(as_tuple),
+    ] = Field(default=(), description="a list such as ['latency_ms <= 2', 'size_bytes <= 25%']")
+    budget: Budget = Field(description="at least one of trials, minutes, device_seconds")
+    search: Search = Field(default_factory=Search)
+    cluster: Cluster = Field(default_factory=Cluster)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+    folder: Path = Field(default_factory=Path.cwd, description="the folder that files are relative to")
+
+    @classmethod
+    def parse(cls, data: Any, folder: Path, *, check_files: bool = True) -> Spec:
+        """The spec that plain data describes.
+
+        Args:
+            data: a mapping of fields; a relative `folder` in it is relative to `folder`.
+            folder: what files are relative to.
+            check_files: refuse references to files that are not there.
+
+        Raises:
+            SpecError: with all problems.
+        """
+        if not isinstance(data, Mapping):
+            raise SpecError([f"spec: got {shown(data)}, expected a mapping of {', '.join(cls.model_fields)}"])
+        own = data.get("folder", folder)
+        given = {**data, "folder": folder / own if isinstance(own, str | Path) else own}
+        looked_in = given["folder"] if check_files and isinstance(given["folder"], Path) else None
+        try:
+            spec = cls.model_validate(given, context={"folder": looked_in})
+        except ValidationError as error:
+            raise SpecError(problems_of(error, cls, given) + untrained(given)) from None
+        if problems := untrained(given):
+            raise SpecError(problems)
+        return spec
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Spec:
+        """The spec that `to_yaml` wrote; files that it names need not be there any more.
+
+        Raises:
+            SpecError: with all problems.
+        """
+        return cls.parse(read_yaml(text), Path.cwd(), check_files=False)
+
+    def to_yaml(self) -> str:
+        """The spec with every default filled in, as `from_yaml` reads it back."""
+        return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def rung_epochs(self) -> tuple[float, ...]:
+        """Epochs of training in all at each rung."""
+        return self.search.rungs
+
+    def train_settings(self) -> dict[str, Any]:
+        """Keyword arguments of the one training loop, all but the epochs."""
+        return self.train.model_dump(exclude={"epochs"})
+
+    def cluster_settings(self) -> dict[str, Any]:
+        """Keyword arguments of the pool of workers."""
+        return self.cluster.model_dump()
+
+    def problems_of_metrics(self, produced: Iterable[str]) -> list[str]:
+        """One line for each objective or constraint on a metric that is not among those `produced`."""
+        known = sorted({*produced, *COMPUTABLE, *MEASURED})
+        named = [(f"objectives.{o.metric}", o.metric) for o in self.objectives]
+        named += [(f"constraints[{i}]", c.metric) for i, c in enumerate(self.constraints)]
+        return [
+            f"{path}: got the metric {metric!r}, expected one of {', '.join(known)}{nearest(metric, known)}"
+            for path, metric in named
+            if metric not in known
+        ]
+
+
+def untrained(given: Mapping[str, Any]) -> list[str]:
+    """What a spec asks of training although no rung trains; looks at plain data, right or wrong."""
+    rungs = _at(given, "search", "rungs")
+    if not isinstance(rungs, list | tuple) or not rungs or any(rung is False or rung != 0 for rung in rungs):
+        return []
+    aware = _at(given, "space", "quantize", "aware")
+    asked = {
+        "space.distill": bool(_at(given, "space", "distill")),
+        "space.train": bool(_at(given, "space", "train")),
+        "space.quantize.aware": aware == "qat" or (isinstance(aware, list | tuple) and "qat" in aware),
+    }
+    return [
+        f"{path}: got something to train for, expected a rung above 0 in search.rungs (it is {shown(rungs)})"
+        for path, is_asked in asked.items()
+        if is_asked
+    ]
+
+
+def _at(given: Any, *path: str) -> Any:
+    for name in path:
+        given = given.get(name) if isinstance(given, Mapping) else None
+    return given
