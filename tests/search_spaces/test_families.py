@@ -1,0 +1,75 @@
+"""The model families: shapes, sizes, names, and arguments that are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from autoprune.references import resolve
+
+small_cnn = resolve("small_cnn.py:small_cnn")
+resnet = resolve("resnet.py:resnet")
+
+
+def params(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"depth": 1}, {"width": 0.25, "kernel_size": 5}, {"in_channels": 3}]
+)
+def test_a_small_cnn_runs_and_can_be_traced(arguments: dict[str, float]) -> None:
+    model = small_cnn(channels=8, **arguments).eval()
+    images = torch.rand(2, int(arguments.get("in_channels", 1)), 16, 16)
+    assert model(images).shape == (2, 10)
+    assert torch.equal(fx.symbolic_trace(model)(images), model(images))
+
+
+def test_width_and_depth_make_a_small_cnn_smaller() -> None:
+    full = small_cnn()
+    assert params(full) > params(small_cnn(width=0.75)) > params(small_cnn(width=0.5))
+    assert params(full) > params(small_cnn(depth=2)) > params(small_cnn(depth=1))
+
+
+def test_a_shallow_small_cnn_shares_names_with_the_deep_one() -> None:
+    deep, shallow = small_cnn().state_dict(), small_cnn(depth=2).state_dict()
+    assert set(shallow) < set(deep)
+
+
+@pytest.mark.parametrize("arguments", [{"kernel_size": 4}, {"depth": 0}, {"width": 0}])
+def test_impossible_small_cnns_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="small_cnn: got"):
+        small_cnn(**arguments)
+
+
+def test_the_defaults_are_resnet_20() -> None:
+    model = resnet()
+    shortcuts = sum(p.numel() for name, p in model.named_parameters() if "shortcut" in name)
+    assert params(model) - shortcuts == 269_722  # 0.27M in the paper
+    assert "layer3.2.bn2.running_var" in model.state_dict()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"blocks1": 1, "blocks3": 2}, {"width": 0.5}, {"kernel_size": 5}])
+def test_a_resnet_runs_and_can_be_traced(arguments: dict[str, float]) -> None:
+    model = resnet(**arguments).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert model(images).shape == (2, 10)
+    assert torch.equal(fx.symbolic_trace(model)(images), model(images))
+
+
+def test_the_shortcut_is_the_padded_one_of_the_paper() -> None:
+    shortcut = resnet().layer2[0].shortcut
+    x = torch.rand(2, 16, 8, 8)
+    assert torch.equal(shortcut(x), F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 8, 8)))
+
+
+def test_fewer_blocks_are_the_first_ones() -> None:
+    assert set(resnet(blocks2=1).state_dict()) < set(resnet().state_dict())
+
+
+@pytest.mark.parametrize("arguments", [{"blocks2": 0}, {"kernel_size": 2}, {"width": -1}])
+def test_impossible_resnets_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="resnet: got"):
+        resnet(**arguments)
