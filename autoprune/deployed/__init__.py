@@ -1,0 +1,23 @@
+"""The deployed form of a network: BatchNorm folded, quantizers in place, weights as integer codes.
+
+One package below everything that has to agree on it: `compress` makes it, `cost` counts it before any
+training, `targets` carry it to a runtime, `export` stores it.
+"""
+
+from autoprune.deployed.deploy import deploy, input_quantizers, trace
+from autoprune.deployed.packing import pack_state, stored_bytes, unpack_state
+from autoprune.deployed.quantizers import ActivationQuantizer, Codes, QuantizedLayer, layer_kind, weight_codes
+
+__all__ = [
+    "ActivationQuantizer",
+    "Codes",
+    "QuantizedLayer",
+    "deploy",
+    "input_quantizers",
+    "layer_kind",
+    "pack_state",
+    "stored_bytes",
+    "trace",
+    "unpack_state",
+    "weight_codes",
+]

@@ -1,0 +1,328 @@
+"""The two modules that a quantized network is made of, and the arithmetic behind them.
+
+Weights: symmetric, one scale per output channel, codes in [-(2^(b-1) - 1), 2^(b-1) - 1].
+Activations: one scale and zero point per tensor, codes in [0, 2^b - 1]. The pair is what integer kernels want
+(unsigned activations, signed weights) and what Krishnamoorthi, "Quantizing deep convolutional networks for
+efficient inference" (2018), found to lose least.
+
+Both modules compute in floating point exactly what the integer runtime computes, and carry an ONNX spelling
+of themselves for the exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "Linear": F.linear,
+    "Conv1d": F.conv1d,
+    "Conv2d": F.conv2d,
+    "Conv3d": F.conv3d,
+    "ConvTranspose1d": F.conv_transpose1d,
+    "ConvTranspose2d": F.conv_transpose2d,
+    "ConvTranspose3d": F.conv_transpose3d,
+}
+FLOAT_BITS = 32
+HALF_BITS = 16
+# Shares of a tensor's largest value at which its range is cut off, to find the one with the least error.
+CLIPS = tuple(1.0 - step / 16 for step in range(13))
+_SMALLEST_SCALE = 1e-12
+
+
+class Codes(NamedTuple):
+    """A weight as integers: `weight = codes * scale` along the channel axis."""
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    bits: int
+
+
+def layer_kind(module: nn.Module) -> str:
+    """`Conv2d`, `Linear`, ... for a layer that can be quantized, an empty string for any other module.
+
+    Subclasses are left alone: what their `forward` does is unknown. So is padding that is not zeros.
+    """
+    kind = type(module).__name__
+    known = kind in FUNCTIONS and type(module) is getattr(nn, kind)
+    return kind if known and getattr(module, "padding_mode", "zeros") == "zeros" else ""
+
+
+def channel_axis(kind: str) -> int:
+    """The axis of a weight that counts output channels."""
+    return 1 if kind.startswith("ConvTranspose") else 0
+
+
+def function_options(layer: nn.Module) -> dict[str, Any]:
+    """What the functional form of a layer takes beside input, weight and bias."""
+    if isinstance(layer, nn.Linear):
+        return {}
+    names = ["stride", "padding", "dilation", "groups"]
+    if type(layer).__name__.startswith("ConvTranspose"):
+        names.append("output_padding")
+    return {name: getattr(layer, name) for name in names}
+
+
+def along(vector: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
+    """A vector shaped so that it broadcasts along one axis."""
+    return vector.view([-1 if i == axis else 1 for i in range(dimensions)])
+
+
+def highest_code(bits: int) -> int:
+    """The largest code of a weight; codes are symmetric around zero."""
+    return int(2 ** (bits - 1)) - 1
+
+
+def weight_scale(weight: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
+    """The scale of each channel with the least squared error.
+
+    With eight bits that is the largest value over the largest code. With fewer, cutting off the tails is
+    worth more than it costs, so a few shares of the largest value are tried (as in Banner et al., "Post
+    training 4-bit quantization of convolutional networks", 2019). The choice does not depend on how a channel
+    is scaled: it is the same before and after BatchNorm is folded in.
+    """
+    top = highest_code(bits)
+    rows = weight.detach().float().transpose(0, axis).flatten(1)
+    largest = rows.abs().amax(1)
+    best = (largest / top).clamp(min=_SMALLEST_SCALE)
+    if bits >= 8:
+        return best
+    least = torch.full_like(best, float("inf"))
+    for clip in CLIPS:
+        scale = (largest * clip / top).clamp(min=_SMALLEST_SCALE)
+        codes = torch.round(rows / scale[:, None]).clamp(-top, top)
+        error = (codes * scale[:, None] - rows).square().sum(1)
+        best = torch.where(error < least, scale, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def encode(weight: torch.Tensor, scale: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
+    """The integer codes of a weight, as int8."""
+    top = highest_code(bits)
+    return torch.round(weight / along(scale, axis, weight.dim())).clamp(-top, top).to(torch.int8)
+
+
+class _Dequantize(torch.autograd.Function):
+    """Codes back to a weight; to the exporter a DequantizeLinear of an int8 constant."""
+
+    @staticmethod
+    def forward(_ctx: Any, codes: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+        return codes.float() * along(scale, axis, codes.dim())
+
+    @staticmethod
+    def symbolic(g: Any, codes: Any, scale: Any, axis: int) -> Any:
+        return g.op("DequantizeLinear", codes, scale, axis_i=axis).setType(scale.type().with_sizes(None))
+
+
+class _Requantize(torch.autograd.Function):
+    """Round a tensor to its grid; to the exporter QuantizeLinear and DequantizeLinear."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int
+    ) -> torch.Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 2**bits - 1)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, scale: Any, zero: Any, _bits: int) -> Any:
+        zero = g.op("Cast", zero, to_i=2)  # uint8
+        codes = g.op("QuantizeLinear", x, scale, zero)
+        return g.op("DequantizeLinear", codes, scale, zero).setType(x.type())
+
+
+class ActivationQuantizer(nn.Module):
+    """Rounds a tensor to `2 ** bits` evenly spaced values, zero among them.
+
+    Passes everything through until it has a range. Its state is `grid`: scale and zero point.
+    """
+
+    grid: torch.Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("grid", torch.zeros(2))
+
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor takes to make this module again, as plain data."""
+        return {"bits": self.bits}
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """The distance between neighbouring values; 0 until the range is known."""
+        return self.grid[0]
+
+    def set_range(self, low: float, high: float) -> None:
+        """Cover `low` to `high`, and zero."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        # Rounded to float32 first: the runtime has no more than that, and the zero point follows from it.
+        scale = float(torch.tensor(max((high - low) / (2**self.bits - 1), 1e-8), dtype=torch.float32))
+        self.grid.copy_(torch.tensor([scale, round(-low / scale)]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not float(self.grid[0]) > 0:
+            return x
+        zero = self.grid[1].to(torch.int32)
+        if torch.onnx.is_in_onnx_export():
+            return _Requantize.apply(x, self.grid[0], zero, self.bits)  # type: ignore[no-any-return,no-untyped-call]
+        return torch.fake_quantize_per_tensor_affine(x, self.grid[0], zero, 0, 2**self.bits - 1)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"
+
+
+class QuantizedLayer(nn.Module):
+    """A convolution or linear layer whose weight is stored in few bits.
+
+    Its state is `codes` and `scale` for 2 to 8 bits, or `weight` (float16 for 16 bits, float32 for 32), and
+    `bias` in float32, which `round_bias` puts on the grid of the integer accumulator.
+
+    Args:
+        kind: `Conv2d`, `Linear`, ...
+        shape: of the weight.
+        options: keyword arguments of the functional form: stride, padding, dilation, groups.
+        bias: whether there is one.
+        weight_bits: 2 to 8, 16 or 32.
+        activation_bits: of the input, which a quantizer before this layer rounds; here for the record.
+        rounds_input: this layer holds that quantizer itself (networks that cannot be traced).
+    """
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    input: ActivationQuantizer | None
+
+    def __init__(
+        self,
+        kind: str,
+        shape: Sequence[int],
+        options: Mapping[str, Any],
+        bias: bool,
+        weight_bits: int,
+        activation_bits: int,
+        rounds_input: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kind, self.shape, self.options = kind, tuple(shape), _tuples(options)
+        self.weight_bits, self.activation_bits = weight_bits, activation_bits
+        if self.has_codes:
+            self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.int8))
+            self.register_buffer("scale", torch.ones(self.shape[self.axis]))
+        else:
+            dtype = torch.float16 if weight_bits == HALF_BITS else torch.float32
+            self.register_buffer("weight", torch.zeros(self.shape, dtype=dtype))
+        self.register_buffer("bias", torch.zeros(self.channels) if bias else None)
+        self.input = ActivationQuantizer(activation_bits) if rounds_input else None
+
+    @classmethod
+    def of(
+        cls, layer: nn.Module, weight_bits: int, activation_bits: int, rounds_input: bool = False
+    ) -> QuantizedLayer:
+        """The quantized form of a float layer."""
+        weight, bias = layer.get_parameter("weight"), layer.bias
+        quantized = cls(
+            type(layer).__name__,
+            weight.shape,
+            function_options(layer),
+            bias is not None,
+            weight_bits,
+            activation_bits,
+            rounds_input,
+        )
+        with torch.no_grad():
+            if isinstance(bias, torch.Tensor) and quantized.bias is not None:
+                quantized.bias.copy_(bias)
+            quantized.set_weight(weight)
+        return quantized.train(layer.training)
+
+    @property
+    def axis(self) -> int:
+        """The axis of the weight that counts output channels."""
+        return channel_axis(self.kind)
+
+    @property
+    def channels(self) -> int:
+        """How many outputs the layer has."""
+        # A transposed convolution counts those of one group only.
+        groups = int(self.options.get("groups", 1)) if self.axis == 1 else 1
+        return self.shape[self.axis] * groups
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the weight is integers (2 to 8 bits)."""
+        return self.weight_bits <= 8
+
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor takes to make this module again, as plain data."""
+        return {
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "options": {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()},
+            "bias": self.bias is not None,
+            "weight_bits": self.weight_bits,
+            "activation_bits": self.activation_bits,
+            "rounds_input": self.input is not None,
+        }
+
+    @torch.no_grad()
+    def set_weight(self, weight: torch.Tensor, smallest: torch.Tensor | None = None) -> None:
+        """Take over a float weight; no channel's scale gets below `smallest`."""
+        if not self.has_codes:
+            self.weight.copy_(weight)
+            return
+        scale = weight_scale(weight, self.weight_bits, self.axis)
+        if smallest is not None:
+            scale = torch.maximum(scale, smallest)
+        self.scale.copy_(scale)
+        self.codes.copy_(encode(weight.detach().float(), scale, self.weight_bits, self.axis))
+
+    @torch.no_grad()
+    def round_bias(self, source: ActivationQuantizer) -> None:
+        """Put the bias where an integer layer has it: on multiples of input scale times weight scale.
+
+        Does nothing to a layer that has no codes or whose input is not rounded to integers of eight bits.
+        """
+        input_scale = float(source.scale)
+        if self.bias is None or not self.has_codes or self.axis != 0 or source.bits > 8 or input_scale <= 0:
+            return
+        # A channel of (almost) zeros with a large bias would overflow the accumulator's 32 bits.
+        smallest = self.bias.abs() / (input_scale * 2**30)
+        if bool((self.scale < smallest).any()):
+            self.set_weight(self.dequantized(), smallest)
+        step = (torch.tensor(input_scale, dtype=torch.float32) * self.scale).double()
+        self.bias.copy_(torch.round(self.bias.double() / step) * step)
+
+    def dequantized(self) -> torch.Tensor:
+        """The weight as floats, shape as the float layer had it."""
+        if not self.has_codes:
+            return self.weight.float()
+        if torch.onnx.is_in_onnx_export():
+            return _Dequantize.apply(self.codes, self.scale, self.axis)  # type: ignore[no-any-return,no-untyped-call]
+        return self.codes.float() * along(self.scale, self.axis, self.codes.dim())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.input is not None:
+            x = self.input(x)
+        return FUNCTIONS[self.kind](x, self.dequantized(), self.bias, **self.options)
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, shape={self.shape}, bits={self.weight_bits}/{self.activation_bits}"
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def weight_codes(model: nn.Module) -> dict[str, Codes]:
+    """Layer -> codes, scale and bits, for every layer of a deployed model whose weight is integers."""
+    return {
+        name: Codes(module.codes, module.scale, module.weight_bits)
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLayer) and module.has_codes
+    }
