@@ -10,8 +10,17 @@ Importing this loads neither torch nor ray nor optuna; each name is fetched when
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoprune.api import check, export, finish, open_study, profile, report, resume, search
+    from autoprune.compress.technique import Technique
+    from autoprune.errors import AutopruneError
+    from autoprune.export import load
+    from autoprune.task import Batch, ClassificationTask, Data, RegressionTask
 
 __version__ = "0.1.0"
 
@@ -61,3 +70,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Face(ModuleType):
+    """This module. `search`, `export` and `report` are functions here, and packages to whoever imports from them.
+
+    Importing a package binds it as an attribute of the one around it; without this, `autoprune.search` would turn
+    from the function into the package as soon as the function has run.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

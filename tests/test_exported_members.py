@@ -23,3 +23,13 @@ def test_importing_loads_nothing_heavy() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     assert not hasattr(autoprune, "no_such_name")
+
+
+def test_a_package_of_the_same_name_does_not_hide_a_function() -> None:
+    import autoprune.export.artifact
+    import autoprune.report.page
+    import autoprune.search.loop
+    from autoprune.search import profile
+
+    assert all(callable(getattr(autoprune, name)) for name in ("search", "export", "report", "profile"))
+    assert profile.make_profile

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AWARE = "quantize.aware"
 CALIBRATION_BATCH = 64
-CALIBRATION_BATCHES = 4
+CALIBRATION_BATCHES = 2
 
 
 class Quantize(Technique):

@@ -1,0 +1,312 @@
+"""What a user calls. Each function wires the parts once, visibly, and leaves the work to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import BadInput, RunFolderError, SearchFailed
+from autoprune.references import resolve, search_spaces_folder
+from autoprune.search.profile import check_reachable, make_profile
+from autoprune.space import Space
+from autoprune.spec import Spec, load_spec
+
+if TYPE_CHECKING:
+    from autoprune.cluster import Pool
+    from autoprune.contracts import Check
+    from autoprune.evaluate import Evaluator
+    from autoprune.study import Study, Trial
+    from autoprune.task import Task
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+SpecLike = str | Path | Mapping[str, Any] | Spec
+
+EVALUATOR = "autoprune.evaluate:Evaluator"
+REFERENCE = "reference.safetensors"
+MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
+
+
+def profile(spec: SpecLike, *, task: Task | None = None, **overrides: Any) -> dict[str, Any]:
+    """What is achievable with a spec: its space, and the range of every objective and constraint.
+
+    Nothing is written. The reference network is trained if the task's model is not pretrained.
+
+    Returns:
+        Plain data: `choices`, `techniques`, `baseline`, `layers`, `ranges`, `seconds`, and `problems` (constraints
+        that no candidate can meet).
+    """
+    from autoprune.search.profile import unreachable
+
+    resolved = _spec(spec, overrides)
+    with _workers(resolved, task) as pool:
+        pool.broadcast("attach_reference", pool.call("train_reference"))
+        made = make_profile(pool)
+    return {**made, "problems": unreachable(resolved.constraints, made)}
+
+
+def search(
+    spec: SpecLike | None = None,
+    *,
+    run: str | Path | None = None,
+    task: Task | None = None,
+    on_event: OnEvent | None = None,
+    **overrides: Any,
+) -> Study:
+    """Search jointly over everything that the spec leaves open; returns the study in its run folder.
+
+    Args:
+        spec: a YAML file, the name of a ready one (`digits`), or a mapping of its fields.
+        run: the run folder, which must not exist yet; by default the next free `runs/<name>`.
+        task: a ready task object in place of the one that the spec names; such a search is resumed by
+            `resume(run, task=...)`.
+        on_event: called with (kind, payload) as the search goes on.
+        overrides: fields of the spec to replace (`budget={"trials": 40}`), or one of the short ones `trials`,
+            `minutes`, `workers`, `address`, `seed`.
+
+    Raises:
+        BadInput: the spec, task, model or run folder cannot be used; nothing was written.
+        SearchFailed: no candidate could be evaluated.
+    """
+    if task is not None:
+        overrides.setdefault("task", f"{type(task).__module__}:{type(task).__qualname__}")
+    resolved = _spec(spec if spec is not None else {}, overrides)
+    folder = _free_folder(resolved.name) if run is None else Path(run)
+    _refuse_existing(folder)
+    with _workers(resolved, task) as pool:
+        _tell(on_event, "preparing", {"what": "the uncompressed reference"})
+        reference = pool.call("train_reference")
+        pool.broadcast("attach_reference", reference)
+        _tell(on_event, "preparing", {"what": "the profile"})
+        made = make_profile(pool)
+        check_reachable(resolved, made)
+        study = _create(folder, resolved, made, reference)
+        with study:
+            return _run(study, pool, on_event)
+
+
+def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
+    """Go on with an interrupted or killed search up to its original budget.
+
+    Raises:
+        RunFolderError: there is no study in `run`, it is damaged, or another driver is at work on it.
+    """
+    from autoprune.study import Study
+
+    with Study.open(run, write=True) as study:
+        with _workers(study.spec, task) as pool:
+            pool.broadcast("attach_reference", _reference_of(study))
+            return _run(study, pool, on_event)
+
+
+def open_study(run: str | Path) -> Study:
+    """The study in a run folder, to be looked at; a search may go on meanwhile."""
+    from autoprune.study import Study
+
+    return Study.open(run)
+
+
+def finish(
+    trial: Trial | str | Path,
+    number: int | None = None,
+    *,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    task: Task | None = None,
+) -> Trial:
+    """Train a chosen candidate on, in one long cycle, measure it again, and record that as its latest result.
+
+    Args:
+        trial: a trial of a study, or a run folder with the `number` of one in it.
+        number: the trial's number, with a run folder.
+        epochs: how long to train.
+        minutes: or so many minutes of this machine, turned into epochs by a few timed steps.
+
+    Returns:
+        The trial with its new figures. It runs in this process, with all of its threads.
+
+    Raises:
+        BadInput: neither or both of `epochs` and `minutes`, or no such trial.
+        SearchFailed: the evaluation failed; the trial keeps the result that it had.
+    """
+    from autoprune.record import Request
+    from autoprune.study import Study
+
+    if (epochs is None) == (minutes is None):
+        raise BadInput("finish: give either epochs or minutes")
+    folder, chosen = _locate(trial, number)
+    with Study.open(folder, write=True) as study:
+        found = study.trial(_known(chosen))
+        evaluator = _evaluator(study, task, max_seconds=None if minutes is None else 60 * minutes)
+        length = MANY_EPOCHS if epochs is None else epochs
+        rung, weights = study.next_rung(found.number), study.load_checkpoint(found.number)
+        request = Request(found.number, rung, found.choices, weights, epochs=length)
+        result = evaluator.evaluate(request)
+        if result.state != "finished":
+            raise SearchFailed(f"finishing trial {found.number} {result.state}: {result.reason}")
+        study.record(request, result)
+        return study.trial(found.number)
+
+
+def export(
+    trial: Trial | str | Path,
+    to: str | Path,
+    *,
+    number: int | None = None,
+    where: str = "",
+    minimize: str | None = None,
+    maximize: str | None = None,
+    formats: tuple[str, ...] = ("onnx",),
+    task: Task | None = None,
+) -> Path:
+    """Write a candidate as an artifact that runs, once it is proven to be the one that was measured.
+
+    Args:
+        trial: a trial, or a run folder; of a run folder the trial `number`, or the best one `where` constraints
+            hold (by default the study's own constraints; ranked by `minimize` or `maximize`).
+        to: the folder to write; it must not exist, or be empty.
+        formats: file formats; `onnx` is the one of the built-in target.
+
+    Returns:
+        The artifact's folder.
+
+    Raises:
+        ParityError: the exported file does not predict what the measured candidate predicts; nothing is written.
+        ArtifactError: the folder cannot be written.
+    """
+    from autoprune.export.trial import export_trial
+    from autoprune.study import Study
+
+    if unknown := set(formats) - {"onnx"}:
+        raise BadInput(f"export: unknown format {', '.join(sorted(unknown))}; known is onnx")
+    folder, chosen = _locate(trial, number)
+    study = Study.open(folder)
+    found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
+    return export_trial(study, found, _evaluator(study, task), Path(to))
+
+
+def report(run: str | Path, *, open_browser: bool = False) -> Path:
+    """Rebuild `report.html` in the run folder; returns its path."""
+    from autoprune.report import write_report
+
+    folder = Path(run)
+    path = write_report(open_study(folder), folder / "report.html")
+    if open_browser:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return path
+
+
+def check(reference: str, folder: Path | None = None) -> list[Check]:
+    """Run the contract tests on an object that a user wrote: a task, technique, target or sampler."""
+    from autoprune.contracts import check_object
+    from autoprune.targets import load_target
+    from autoprune.task import load_task
+
+    found = resolve(reference, folder=folder or Path.cwd())
+    return check_object(
+        found, load_task("digits", Path.cwd(), {}), load_target("onnxruntime", Path.cwd(), {})
+    )
+
+
+def listing() -> dict[str, list[str]]:
+    """What is built in, by kind."""
+    from autoprune.spec.sections import CRITERIA, SCHEDULES
+    from autoprune.search.samplers import BUILT_IN as SAMPLERS
+    from autoprune.targets import BUILT_IN as TARGETS
+    from autoprune.task import BUILT_IN as TASKS
+
+    return {
+        "task": sorted(TASKS),
+        "target": sorted(TARGETS),
+        "sampler": sorted(SAMPLERS),
+        "criterion": list(CRITERIA),
+        "schedule": list(SCHEDULES),
+        "distillation": ["logits"],
+        "quantizer": ["ptq", "qat"],
+        "spec": sorted(path.stem for path in search_spaces_folder().glob("*.yaml")),
+    }
+
+
+def _spec(spec: SpecLike, overrides: Mapping[str, Any]) -> Spec:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return spec if isinstance(spec, Spec) and not given else load_spec(spec, **given)
+
+
+def _free_folder(name: str) -> Path:
+    base = Path("runs")
+    count = 1
+    while (folder := base / (name if count == 1 else f"{name}-{count}")).exists():
+        count += 1
+    return folder
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(
+            f"{folder} exists and is not empty; `autoprune resume {folder}` goes on with it, --run names another"
+        )
+
+
+@contextmanager
+def _workers(spec: Spec, task: Task | None) -> Iterator[Pool]:
+    """A pool of evaluators that share one copy of the data."""
+    from autoprune.cluster import Pool
+
+    with Pool(EVALUATOR, {"spec": spec, "task": task}, **spec.cluster_settings()) as pool:
+        pool.share("shareable_data", "attach_data")
+        yield pool
+
+
+def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) -> Study:
+    from autoprune.study import Study
+
+    study = Study.create(folder, spec, Space.from_json(made["choices"]), made, made["baseline"])
+    (folder / REFERENCE).write_bytes(reference)
+    return study
+
+
+def _run(study: Study, pool: Pool, on_event: OnEvent | None) -> Study:
+    from autoprune.search.loop import run_search
+    from autoprune.search.samplers import make_sampler
+
+    pool.broadcast("attach_baseline", study.baseline)
+    sampler = make_sampler(study.spec.search.sampler, study.spec.seed, study.spec.folder)
+    run_search(study, pool, sampler, on_event=on_event)
+    return study
+
+
+def _reference_of(study: Study) -> bytes:
+    path = study.folder / REFERENCE
+    if not path.is_file():
+        raise RunFolderError(f"{path} is missing; without the reference this study can only be looked at")
+    return path.read_bytes()
+
+
+def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None) -> Evaluator:
+    from autoprune.evaluate import Evaluator
+
+    evaluator = Evaluator(study.spec, task, max_seconds=max_seconds)
+    evaluator.attach_data(None)
+    evaluator.attach_reference(_reference_of(study))
+    evaluator.attach_baseline(study.baseline)
+    return evaluator
+
+
+def _locate(trial: Trial | str | Path, number: int | None) -> tuple[Path, int | None]:
+    if isinstance(trial, str | Path):
+        return Path(trial), number
+    return trial.folder, trial.number
+
+
+def _known(number: int | None) -> int:
+    if number is None:
+        raise BadInput("name the trial: its number, or a trial object")
+    return number
+
+
+def _tell(on_event: OnEvent | None, kind: str, payload: dict[str, Any]) -> None:
+    if on_event is not None:
+        on_event(kind, payload)

@@ -1,0 +1,157 @@
+"""A candidate as a module: built from choices, started from the reference, saved and restored.
+
+A checkpoint is one safetensors file: the float weights, and in its header the realised structure as JSON. That is
+all that the next rung, an export or another machine needs; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from autoprune.compress.technique import Context, Technique
+from autoprune.errors import ModelError, RunFolderError, SpecError
+from autoprune.references import nearest
+from autoprune.space import Choices, Options, Value
+from autoprune.spec import Spec
+from autoprune.task import Task
+
+ARCHITECTURE = "architecture."
+HEADER = "autoprune"
+
+
+def architecture_choices(spec: Spec, task: Task) -> dict[str, Options]:
+    """The architecture part of the space: the spec's, checked against the signature of the task's `model`.
+
+    Raises:
+        SpecError: an option that `model` does not take.
+    """
+    signature = inspect.signature(task.model)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    wanted = spec.space.architecture
+    if wanted == "default":
+        wanted = getattr(task, "architecture", {})
+    problems = [
+        f"space.architecture.{name}: the task's model() takes no such argument"
+        f"{nearest(name, signature.parameters)}"
+        for name in wanted
+        if name not in signature.parameters and not takes_any
+    ]
+    if problems:
+        raise SpecError(problems)
+    return {
+        name: Options(tuple(values), _default(signature, name, values)) for name, values in wanted.items()
+    }
+
+
+def _default(signature: inspect.Signature, name: str, values: Sequence[Value]) -> Value:
+    """What the baseline uses: the default of the argument, the last option where it has none."""
+    parameter = signature.parameters.get(name)
+    has_default = parameter is not None and parameter.default is not inspect.Parameter.empty
+    return parameter.default if parameter is not None and has_default else values[-1]
+
+
+def variants(architecture: Mapping[str, Options]) -> Iterator[dict[str, Value]]:
+    """The baseline, and each architecture option on its own."""
+    yield {}
+    for name, choice in architecture.items():
+        for value in choice.values:
+            yield {name: value}
+
+
+def build(choices: Choices, context: Context) -> nn.Module:
+    """The architecture that the choices ask for, started from the reference's weights.
+
+    Reads every `architecture.*` choice and records them in `context.structure["architecture"]`.
+    """
+    names = [name for name in choices if name.startswith(ARCHITECTURE)]
+    architecture = {name.removeprefix(ARCHITECTURE): choices[name] for name in names}
+    context.structure["architecture"] = architecture
+    return _instantiate(architecture, context)
+
+
+def _instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
+    torch.manual_seed(context.seed)
+    try:
+        model = context.task.model(**architecture)
+    except Exception as error:
+        raise ModelError(
+            f"the task's model({dict(architecture)}) raises {type(error).__name__}: {error}"
+        ) from error
+    inherit(model, context.reference)
+    return model.eval()
+
+
+@torch.no_grad()
+def inherit(model: nn.Module, reference: nn.Module) -> None:
+    """Start `model` from the weights of `reference`, as far as their names agree.
+
+    Equal shapes are copied. Where the model is narrower or its kernel smaller, it takes the leading channels and
+    the middle of the kernel; where it is larger, the rest keeps its fresh initialisation.
+    """
+    source = reference.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name in source and source[name].dim() == tensor.dim():
+            ours = tuple(
+                _overlap(axis, size, other) for axis, (size, other) in enumerate(_sizes(tensor, source[name]))
+            )
+            theirs = tuple(
+                _overlap(axis, size, other) for axis, (other, size) in enumerate(_sizes(tensor, source[name]))
+            )
+            tensor[ours] = source[name][theirs]
+
+
+def _sizes(one: torch.Tensor, other: torch.Tensor) -> list[tuple[int, int]]:
+    return list(zip(one.shape, other.shape, strict=True))
+
+
+def _overlap(axis: int, size: int, other: int) -> slice:
+    """Of an axis with `size` entries the part that one with `other` entries shares: channels lead, kernels centre."""
+    common = min(size, other)
+    start = (size - common) // 2 if axis >= 2 else 0
+    return slice(start, start + common)
+
+
+def save_checkpoint(model: nn.Module, structure: Mapping[str, Any], rung: int) -> bytes:
+    """The candidate's float weights and structure, to continue from."""
+    # One field: safetensors writes several in any order, and the same candidate must give the same bytes.
+    header = {HEADER: json.dumps({"structure": structure, "rung": rung}, sort_keys=True)}
+    # Tied tensors are stored once each: safetensors refuses views of one storage.
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    return bytes(save_tensors(tensors, metadata=header))
+
+
+def restore(checkpoint: bytes, techniques: Sequence[Technique], context: Context) -> tuple[nn.Module, int]:
+    """The module that `save_checkpoint` saved, and the rung it had reached.
+
+    Raises:
+        RunFolderError: the bytes are not a checkpoint of this task.
+    """
+    try:
+        header = read_header(checkpoint)
+        context.structure.update(header["structure"])
+        rung = int(header["rung"])
+        model = _instantiate(context.structure["architecture"], context)
+        for technique in techniques:
+            model = technique.restore(model, context)
+        model.load_state_dict(load_tensors(checkpoint))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RunFolderError(f"a checkpoint cannot be read: {error}") from error
+    return model.eval(), rung
+
+
+def read_header(checkpoint: bytes) -> dict[str, Any]:
+    """`structure` and `rung` of a checkpoint, without its tensors."""
+    length = int.from_bytes(checkpoint[:8], "little")
+    if not 2 <= length <= len(checkpoint) - 8:
+        raise ValueError("not a safetensors file")
+    fields = json.loads(checkpoint[8 : 8 + length])["__metadata__"]
+    header: dict[str, Any] = json.loads(fields[HEADER])
+    return header

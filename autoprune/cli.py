@@ -1,0 +1,310 @@
+"""The command line: each command parses its options, makes one call of the API, and prints what it returned.
+
+Exit codes: 0 done, 1 the search failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from autoprune.errors import AutopruneError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+BROKEN, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    help="Search jointly over architecture, pruning, distillation and bits, against measured latency.",
+    epilog="Exit codes: 0 done, 1 the search failed, 2 bad input, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a ready spec.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a search.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead; its fields are stable.")]
+TrialsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Budget in trials, in place of the spec's.")
+]
+MinutesOption = Annotated[
+    float | None, typer.Option(metavar="M", help="Budget in minutes, in place of the spec's.")
+]
+WorkersOption = Annotated[int | None, typer.Option(metavar="W", help="How many candidates at a time.")]
+AddressOption = Annotated[str | None, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")]
+SeedOption = Annotated[int | None, typer.Option(metavar="S", help="Every random draw comes from it.")]
+
+
+def main() -> None:
+    """The entry point of `autoprune`."""
+    app()
+
+
+def _command(name: str) -> Callable[[Command], Command]:
+    """A command whose errors become messages and exit codes; what is not ours stays a traceback."""
+
+    def register(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(*arguments: Any, **options: Any) -> None:
+            try:
+                command(*arguments, **options)
+            except AutopruneError as error:
+                _fail(str(error), error.exit_code)
+            except KeyboardInterrupt as interrupt:
+                # A search says in which run folder it was stopped; it may have chosen that itself.
+                folder = interrupt.args[0] if interrupt.args else options.get("run")
+                hint = f"; `autoprune resume {folder}` goes on from there" if folder is not None else ""
+                _fail(f"interrupted{hint}", INTERRUPTED)
+
+        app.command(name)(run)
+        return command
+
+    return register
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"autoprune: {line}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@_command("profile")
+def profile(
+    spec: SpecArgument,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is achievable, before any search.
+
+    Every choice, the range of every metric, what is frozen and why.
+
+    JSON: {"choices", "techniques", "baseline", "layers", "ranges", "seconds", "problems"}.
+    """
+    from autoprune import api
+
+    made = api.profile(spec, workers=workers, address=address, seed=seed)
+    if as_json:
+        _print_json(made)
+        return
+    from autoprune.report.tables import make_console, print_profile
+
+    print_profile(make_console(), made)
+
+
+@_command("search")
+def search(
+    spec: SpecArgument,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; by default the next free runs/NAME.")
+    ] = None,
+    trials: TrialsOption = None,
+    minutes: MinutesOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Search until the budget is spent.
+
+    Ctrl-C stops it cleanly: what was evaluated is kept, and `autoprune resume` goes on.
+    """
+    from autoprune import api
+    from autoprune.report.live import live_view
+
+    with live_view() as view:
+        study = api.search(
+            spec,
+            run=run,
+            on_event=view,
+            trials=trials,
+            minutes=minutes,
+            workers=workers,
+            address=address,
+            seed=seed,
+        )
+    _print_outcome(study)
+
+
+@_command("resume")
+def resume(run: RunArgument) -> None:
+    """Go on with a search that was interrupted or killed.
+
+    It ends at its original budget.
+    """
+    from autoprune import api
+    from autoprune.report.live import live_view
+
+    with live_view() as view:
+        study = api.resume(run, on_event=view)
+    _print_outcome(study)
+
+
+@_command("status")
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Show where a search stands.
+
+    Progress, best, front, hypervolume and what is left of the budget.
+
+    JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "front_size", "hypervolume",
+    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}}.
+    """
+    from autoprune import api
+
+    study = api.open_study(run)
+    if as_json:
+        _print_json(study.status())
+        return
+    from autoprune.report.tables import make_console, print_status
+
+    print_status(make_console(), study)
+
+
+@_command("front")
+def front(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV instead: a column per metric and choice.")
+    ] = False,
+) -> None:
+    """Show the trials that no other one dominates.
+
+    JSON: a list of {"trial", "rung", "metrics", "choices"}, best by the first objective first.
+    """
+    from autoprune import api
+    from autoprune.report import tables
+
+    study = api.open_study(run)
+    if as_json:
+        _print_json(tables.front_rows(study))
+    elif as_csv:
+        print(tables.front_csv(study), end="")
+    else:
+        tables.print_front(tables.make_console(), study)
+
+
+@_command("export")
+def export(
+    run: RunArgument,
+    to: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to write; it must not exist, or be empty.")
+    ],
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="The trial; by default the best one.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option(help="Constraints on the best: 'latency_ms<=2, size_bytes<=40%'.")
+    ] = "",
+    minimize: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The best has the least of it.")
+    ] = None,
+    maximize: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The best has the most of it.")
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", help="File formats, comma-separated.")] = "onnx",
+) -> None:
+    """Write a candidate as files that run.
+
+    They are proven to be what was measured, or they are not written.
+    """
+    from autoprune import api
+
+    listed = tuple(name.strip() for name in formats.split(","))
+    folder = api.export(
+        run, to, number=trial, where=where, minimize=minimize, maximize=maximize, formats=listed
+    )
+    print(folder)
+
+
+@_command("finish")
+def finish(
+    run: RunArgument,
+    trial: Annotated[int, typer.Option(metavar="N", help="The trial to train on.")],
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="For so many epochs.")] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Or for so many minutes.")] = None,
+) -> None:
+    """Train a chosen candidate on.
+
+    It is measured again, and that becomes its latest result.
+    """
+    from autoprune import api
+    from autoprune.report.readable import figure
+
+    found = api.finish(run, trial, epochs=epochs, minutes=minutes)
+    print(f"trial {found.number}: {', '.join(f'{n} {figure(n, v)}' for n, v in found.metrics.items())}")
+
+
+@_command("report")
+def report(
+    run: RunArgument,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Rebuild report.html in the run folder.
+
+    It is one file that works offline.
+    """
+    from autoprune import api
+
+    print(api.report(run, open_browser=open_browser))
+
+
+@_command("list")
+def list_built_in(as_json: JsonOption = False) -> None:
+    """List what is built in.
+
+    JSON: {KIND: [NAME, ...]}.
+    """
+    from autoprune import api
+    from autoprune.report.tables import make_console, print_listing
+
+    listing = api.listing()
+    if as_json:
+        _print_json(listing)
+    else:
+        print_listing(make_console(), listing)
+
+
+@_command("check")
+def check(
+    reference: Annotated[
+        str, typer.Argument(metavar="FILE:NAME", help="A task, technique, target or sampler.")
+    ],
+) -> None:
+    """Run the contract tests on an object of your own.
+
+    The exit code is 2 when it breaks one.
+    """
+    from autoprune import api
+    from autoprune.report.tables import make_console, print_checks
+
+    checks = api.check(reference)
+    print_checks(make_console(), checks)
+    if not all(one.ok for one in checks):
+        raise typer.Exit(BROKEN)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1))
+
+
+def _print_outcome(study: Any) -> None:
+    from autoprune.report.tables import make_console, print_status
+
+    print_status(make_console(), study)
+    print(f"\nautoprune report {study.folder}\nautoprune export {study.folder} --to DIR")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""One candidate: build → prune → distill → quantize → measure.
+
+`Evaluator` is what every worker holds: task, data, reference and target, loaded once. It turns requests into
+evaluations, one at a time, and knows nothing of studies, samplers or clusters: call it in a notebook and it does
+the same as on a hundred machines.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from autoprune import cost
+from autoprune.candidate import architecture_choices, build, restore, save_checkpoint, variants
+from autoprune.compress import techniques_of
+from autoprune.compress.technique import Context
+from autoprune.constraint import COMPUTABLE
+from autoprune.errors import AutopruneError, RunFolderError, TaskError
+from autoprune.record import Evaluation, Request
+from autoprune.space import Choice, Choices, Space, Value
+from autoprune.spec import Spec
+from autoprune.targets import Measurement, Runnable, Target, load_target
+from autoprune.task import (
+    ArraySplit,
+    Batch,
+    Data,
+    Task,
+    check_task,
+    evaluate_metrics,
+    example_inputs,
+    load_task,
+)
+from autoprune.train import TrainSettings, recalibrate, train
+
+RECALIBRATION_BATCHES = 20
+PROBE_STEPS = 4
+
+
+class Evaluator:
+    """Task, data, reference, target and techniques of one search, in one process.
+
+    Args:
+        spec: the validated spec.
+        task: a ready task object; None loads the one that the spec names.
+        max_seconds: end each stretch of training after so much time; results then depend on the machine.
+
+    `attach_data` and `attach_reference` must have been called before `evaluate`.
+
+    Raises:
+        UnresolvedReference, TaskError, TargetError: the spec names something that is not there or does not work.
+    """
+
+    def __init__(self, spec: Spec, task: Task | None = None, max_seconds: float | None = None) -> None:
+        self.spec = spec
+        self.task: Task = task or load_task(spec.task.use, spec.folder, spec.task.arguments)
+        self.target: Target = load_target(spec.target.use, spec.folder, spec.target.arguments)
+        self.techniques = techniques_of(spec)
+        self.settings = TrainSettings(**spec.train_settings(), max_seconds=max_seconds)
+        self._data: Data | None = None
+        self._reference: nn.Module | None = None
+        self._baseline: dict[str, float] = {}
+        self._measured: dict[str, Measurement] = {}
+
+    # -- what is loaded once -------------------------------------------------------------------------------------
+
+    def load_data(self) -> Data:
+        """The task's data, checked. Arrays in it may be handed to other workers of the node without a copy."""
+        try:
+            data = self.task.data()
+        except AutopruneError:
+            raise
+        except Exception as error:
+            raise TaskError(f"the task's data() raises {type(error).__name__}: {error}") from error
+        check_task(self.task, data)
+        return data
+
+    def shareable_data(self) -> Data | None:
+        """The data if it lies in arrays, which all workers of a node can read in one place; None if it does not."""
+        data = self.load_data()
+        splits = (data.train, data.val, data.test)
+        return data if all(isinstance(split, ArraySplit) for split in splits) else None
+
+    def attach_data(self, data: Data | None) -> None:
+        """Use these splits; None loads them here."""
+        self._data = data if data is not None else self.load_data()
+
+    def attach_reference(self, weights: bytes) -> None:
+        """Use these weights (safetensors bytes) as the reference: baseline, teacher and starting point."""
+        model = self.task.model()
+        try:
+            model.load_state_dict(load_tensors(weights))
+        except (RuntimeError, ValueError) as error:
+            raise RunFolderError(f"reference.safetensors does not fit the task's model: {error}") from error
+        self._reference = model.eval().requires_grad_(False)
+
+    def attach_baseline(self, metrics: dict[str, float]) -> None:
+        """Use these figures of the uncompressed network wherever a constraint is relative to them."""
+        self._baseline = metrics
+
+    @property
+    def data(self) -> Data:
+        """The splits in use."""
+        if self._data is None:
+            raise RuntimeError("attach_data comes first")
+        return self._data
+
+    @property
+    def reference(self) -> nn.Module:
+        """The uncompressed trained network."""
+        if self._reference is None:
+            raise RuntimeError("attach_reference comes first")
+        return self._reference
+
+    def train_reference(self) -> bytes:
+        """Train the task's own model for the spec's epochs (none: it is taken as pretrained); its weights."""
+        torch.manual_seed(self.spec.seed)
+        model = self.task.model()
+        if self.spec.train.epochs > 0:
+            train(
+                model,
+                self.task,
+                self.data.train,
+                epochs=self.spec.train.epochs,
+                settings=self.settings,
+                seed=self.spec.seed,
+            )
+        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+        return bytes(save_tensors(tensors))
+
+    # -- one candidate -------------------------------------------------------------------------------------------
+
+    def evaluate(self, request: Request) -> Evaluation:
+        """The evaluation that answers a request. What goes wrong in it is recorded, not raised."""
+        choices, context, clock = Choices(request.choices), self.context(), _Clock()
+        result = Evaluation(request.trial, request.rung, "finished", request.choices, seed=self.spec.seed)
+        try:
+            self._evaluate(request, choices, context, result, clock)
+        except Exception as error:
+            result.state, result.reason = "failed", f"{clock.stage}: {type(error).__name__}: {error}"[:2000]
+        result.read, result.structure, result.seconds = choices.read, context.structure, clock.seconds()
+        return result
+
+    def _evaluate(
+        self, request: Request, choices: Choices, context: Context, result: Evaluation, clock: _Clock
+    ) -> None:
+        with clock.time("build"):
+            model, rung = self._start(request, choices, context)
+            result.metrics.update(self.price(model, choices))
+        if broken := self._broken(result.metrics):
+            result.state, result.reason = "rejected", broken
+            return
+        with clock.time("train"):
+            self._train(model, rung, request, choices, context)
+            result.checkpoint = save_checkpoint(model, context.structure, request.rung)
+        with clock.time("deploy"):
+            deployed, runnable = self.deploy(model, choices, context)
+            context.structure["layers"] = cost.layer_table(deployed, self.example)
+        with clock.time("validate"):
+            result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
+        with clock.time("measure"):
+            measurement = self._measure(runnable, context)
+            result.metrics["latency_ms"] = measurement.latency_ms
+            result.measurement = asdict(measurement)
+
+    def _measure(self, runnable: Runnable, context: Context) -> Measurement:
+        """The latency of a candidate; what has the same structure as one before is not measured again."""
+        structure = json.dumps(context.structure["layers"], sort_keys=True)
+        key = f"{context.structure['architecture']}{structure}"
+        if key not in self._measured:
+            self._measured[key] = self.target.measure(runnable, self.example)
+        return self._measured[key]
+
+    def deploy(self, model: nn.Module, choices: Choices, context: Context) -> tuple[nn.Module, Runnable]:
+        """The trained candidate as it is shipped: the module with its quantizers, and what the target runs."""
+        deployed = model
+        for technique in self.techniques:
+            deployed = technique.finalize(deployed, choices, context)
+        return deployed, self.target.build(deployed.eval(), self.example)
+
+    def price(self, model: nn.Module, choices: Choices) -> dict[str, float]:
+        """What is exact before any training: params, macs, bops, size_bytes."""
+        bits: dict[str, tuple[int, int]] = {}
+        for technique in self.techniques:
+            bits.update(technique.bits(model, choices))
+        return cost.count(model, self.example, bits)
+
+    def context(self) -> Context:
+        """A fresh context for one candidate."""
+        return Context(self.task, self.data, self.target, self.reference, seed=self.spec.seed)
+
+    @property
+    def example(self) -> torch.Tensor:
+        """Inputs of batch size 1."""
+        return example_inputs(self.data)
+
+    def _start(self, request: Request, choices: Choices, context: Context) -> tuple[nn.Module, int]:
+        """The candidate before training, and the last rung that its weights were trained to (-1: none)."""
+        if request.checkpoint is not None:
+            return restore(request.checkpoint, self.techniques, context)
+        model = build(choices, context)
+        for technique in self.techniques:
+            model = technique.apply(model, choices, context)
+        return model, -1
+
+    def _broken(self, metrics: Mapping[str, float]) -> str:
+        """Which constraints on computable costs do not hold, in words; empty when all do."""
+        broken = [
+            f"{constraint} (got {metrics[constraint.metric]:.6g})"
+            for constraint in self.spec.constraints
+            if self._baseline and constraint.metric in COMPUTABLE
+            if not constraint.is_met(metrics, self._baseline)
+        ]
+        return "; ".join(broken)
+
+    def _train(
+        self, model: nn.Module, done: int, request: Request, choices: Choices, context: Context
+    ) -> None:
+        """Train from rung `done` to the one requested, one stretch each."""
+        if request.epochs is not None:
+            self._stretch(model, request.epochs, request.rung, choices, context)
+            return
+        ends = (0.0, *self.spec.search.rungs)
+        for rung in range(done + 1, request.rung + 1):
+            self._stretch(model, ends[rung + 1] - ends[rung], rung, choices, context)
+
+    def _stretch(
+        self, model: nn.Module, epochs: float, rung: int, choices: Choices, context: Context
+    ) -> None:
+        """One stretch of training, a full learning-rate cycle; without epochs only BatchNorm is recalibrated."""
+        split, batch_size = self.data.train, self.settings.batch_size
+        if epochs <= 0:
+            if _shapes(model) != _shapes(self.reference):
+                recalibrate(
+                    model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=self.spec.seed
+                )
+            return
+        trained = model
+        for technique in self.techniques:
+            trained = technique.wrap(trained, choices, context)
+
+        def loss(outputs: Any, batch: Batch, value: torch.Tensor) -> torch.Tensor:
+            for technique in self.techniques:
+                value = technique.loss(outputs, batch, value, choices, context)
+            return value
+
+        def on_step(step: int, total: int) -> None:
+            for technique in self.techniques:
+                technique.on_step(model, step, total)
+
+        rate = choices.number("train.learning_rate", self.settings.learning_rate)
+        train(
+            trained,
+            self.task,
+            split,
+            epochs=epochs,
+            settings=replace(self.settings, learning_rate=rate),
+            loss=loss,
+            on_step=on_step,
+            seed=self.spec.seed + 1000 * (rung + 1),
+        )
+
+    # -- what is known before the first trial --------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """The space of this task on this target, and why some layers are not in it, as plain data.
+
+        Layers that exist in some architectures only are found by building each architecture option once.
+        """
+        architecture = architecture_choices(self.spec, self.task)
+        choices: dict[str, Choice] = {f"architecture.{name}": choice for name, choice in architecture.items()}
+        details: dict[str, Any] = {}
+        seen: set[str] = set()
+        for variant in variants(architecture):
+            model = self.task.model(**variant).eval()
+            layers = {name for name, module in model.named_modules() if not list(module.children())}
+            if layers <= seen:
+                continue
+            seen |= layers
+            for technique in self.techniques:
+                for name, choice in technique.choices(model, self.example, self.target).items():
+                    choices.setdefault(name, choice)
+                details.setdefault(technique.name, technique.describe(model, self.example))
+        if self.spec.space.learning_rate is not None:
+            choices["train.learning_rate"] = self.spec.space.learning_rate
+        return {"choices": Space(choices).to_json(), "techniques": details}
+
+    def price_point(self, point: dict[str, Value]) -> dict[str, float]:
+        """The exact costs of a point, untrained."""
+        choices, context = Choices(point), self.context()
+        model, _ = self._start(Request(-1, 0, point), choices, context)
+        return self.price(model, choices)
+
+    def seconds_per_epoch(self) -> float:
+        """What one epoch on the uncompressed network takes here, from a few steps."""
+        steps = len(self.data.train) / self.settings.batch_size
+        model = copy.deepcopy(self.reference).requires_grad_(True)
+        share = min(1.0, PROBE_STEPS / steps)
+        summary = train(
+            model, self.task, self.data.train, epochs=share, settings=self.settings, seed=self.spec.seed
+        )
+        return summary.seconds / share
+
+
+def _shapes(model: nn.Module) -> list[torch.Size]:
+    return [parameter.shape for parameter in model.parameters()]
+
+
+class _Clock:
+    """Wall seconds of an evaluation by stage; `stage` is the one under way, for the message when it fails."""
+
+    def __init__(self) -> None:
+        self.stage = "start"
+        self._spent: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        self.stage, start = stage, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] = time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, and `total`."""
+        return {**self._spent, "total": sum(self._spent.values())}

@@ -1,0 +1,133 @@
+"""From a trial of a study to an artifact: rebuild the candidate, prove that it is the measured one, write it down.
+
+The candidate is made again from its checkpoint by the very steps of the search. It must have the metrics on the
+validation split that the search recorded; only then is the test split read, and the exported file held against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.candidate import restore
+from autoprune.errors import ParityError, RunFolderError
+from autoprune.evaluate import Evaluator
+from autoprune.export.artifact import Contents, write_artifact
+from autoprune.export.parity import MOST_ACCURACY_LOST, check_parity
+from autoprune.space import Choices
+from autoprune.study import Study, Trial
+from autoprune.targets import Runnable
+from autoprune.task import Batch, evaluate_metrics, predict
+
+RELATIVE_TOLERANCE = 1e-3
+
+
+def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
+    """Write `trial` as an artifact.
+
+    Raises:
+        RunFolderError: its checkpoint is gone (it was dominated when the search ended).
+        ParityError: what is rebuilt or exported is not what was measured.
+        ArtifactError: the folder cannot be written.
+    """
+    checkpoint = study.load_checkpoint(trial.number)
+    if checkpoint is None:
+        kept = ", ".join(str(t.number) for t in study.results if study.load_checkpoint(t.number) is not None)
+        raise RunFolderError(
+            f"trial {trial.number} has no checkpoint any more, because others are better in every objective; "
+            f"`finish` trains it again, and trials with one are {kept or 'none'}"
+        )
+    choices, context = Choices(trial.choices), evaluator.context()
+    model, _ = restore(checkpoint, evaluator.techniques, context)
+    deployed, runnable = evaluator.deploy(model, choices, context)
+    _check_measured(trial, evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val))
+
+    outputs, targets = predict(runnable.run, evaluator.data.test)
+    measured, inputs = np.asarray(outputs), _inputs(evaluator)
+
+    def metrics(found: np.ndarray[Any, Any]) -> Mapping[str, float]:
+        return evaluator.task.metrics(torch.from_numpy(found), Batch(torch.empty(0), targets))
+
+    contents = Contents(
+        model=deployed,
+        example=evaluator.example,
+        files=runnable.files,
+        structure={**context.structure, "layers": trial.structure.get("layers", [])},
+        metrics=_figures(
+            trial, evaluator, runnable, dict(metrics(measured)), evaluator.price(model, choices)
+        ),
+        config=_config(study, trial, evaluator),
+    )
+    return write_artifact(
+        folder, contents, lambda at: check_parity(at, inputs, measured, metrics, evaluator.task.model)
+    )
+
+
+def _check_measured(trial: Trial, found: Mapping[str, float]) -> None:
+    """Refuse a rebuilt candidate whose validation metrics are not those that the search recorded."""
+    for name, value in found.items():
+        recorded = trial.metrics[name]
+        allowed = MOST_ACCURACY_LOST if name == "accuracy" else RELATIVE_TOLERANCE * max(1.0, abs(recorded))
+        if not abs(value - recorded) <= allowed:
+            raise ParityError(
+                f"trial {trial.number} rebuilt from its checkpoint has {name} {value:.6g} on the validation split, "
+                f"the search recorded {recorded:.6g}: has the data or the task's file changed since?"
+            )
+
+
+def _inputs(evaluator: Evaluator) -> np.ndarray[Any, Any]:
+    return np.concatenate([batch.inputs.numpy() for batch in evaluator.data.test.batches(256)])
+
+
+def _figures(
+    trial: Trial,
+    evaluator: Evaluator,
+    runnable: Runnable,
+    tested: dict[str, float],
+    costs: dict[str, float],
+) -> dict[str, Any]:
+    """What metrics.json says of the candidate as searched, as exported, and of the uncompressed network.
+
+    Task metrics are on the test split; latencies of export and baseline are measured now, one after the other.
+    """
+    baseline = evaluator.target.build(evaluator.reference, evaluator.example)
+    measure = evaluator.target.measure
+    return {
+        "search": {**trial.metrics, **tested, "validation": dict(trial.metrics)},
+        "export": {
+            **tested,
+            **costs,
+            "latency_ms": measure(runnable, evaluator.example).latency_ms,
+            "file_bytes": _file_bytes(runnable),
+        },
+        "baseline": {
+            **evaluate_metrics(baseline.run, evaluator.task, evaluator.data.test),
+            **evaluator.price(evaluator.reference, Choices({})),
+            "latency_ms": measure(baseline, evaluator.example).latency_ms,
+            "file_bytes": _file_bytes(baseline),
+        },
+    }
+
+
+def _file_bytes(runnable: Runnable) -> int:
+    return sum(len(content) for content in runnable.files.values())
+
+
+def _config(study: Study, trial: Trial, evaluator: Evaluator) -> dict[str, Any]:
+    form = getattr(evaluator.data.val, "format", None)
+    return {
+        "name": f"{study.spec.name}, trial {trial.number}",
+        "trial": trial.number,
+        "seed": study.spec.seed,
+        "choices": trial.read,
+        "spec": study.spec.to_json(),
+        "provenance": study.provenance,
+        "input": asdict(form)
+        if form is not None and is_dataclass(form) and not isinstance(form, type)
+        else {},
+    }

@@ -1,0 +1,308 @@
+"""The report of a study: one HTML file that needs nothing else, not even a network."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import RunFolderError, SearchFailed
+from autoprune.report.figures import Figure, front_chart, hypervolume_charts, layer_chart, outside
+from autoprune.report.readable import change, duration, figure, limit, summary
+from autoprune.study import Study, Trial
+
+MOST_REASONS = 8
+SHOWN = ("accuracy", "latency_ms", "size_bytes", "params", "macs")
+
+_SORT = """
+for (const th of document.querySelectorAll("th.sorts")) th.onclick = () => {
+  const body = th.closest("table").tBodies[0], column = th.cellIndex, up = th.dataset.up !== "1";
+  const key = row => parseFloat(row.cells[column].dataset.value);
+  th.dataset.up = up ? "1" : "";
+  [...body.rows].sort((a, b) => (up ? 1 : -1) * (key(a) - key(b))).forEach(row => body.append(row));
+};
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An artifact of one trial of the study: its folder, and what its metrics.json says."""
+
+    trial: int
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def write_report(study: Study, path: str | Path) -> Path:
+    """Write the report of a study; it can be rebuilt at any time, also while the search goes on.
+
+    The chosen point is the trial that was exported last into the run folder (`export/<trial>`), else the best
+    compromise of the front.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    path = Path(path)
+    exported = latest_export(study)
+    page = compose(study, chosen_trial(study, exported), exported)
+    try:
+        staging = path.with_name(f".{path.name}.part")
+        staging.write_text(page, encoding="utf-8")
+        staging.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def latest_export(study: Study) -> Exported | None:
+    """The newest artifact under `export/` in the run folder, if any can be read."""
+    found = list((study.folder / "export").glob("*/metrics.json"))
+    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        number = path.parent.name
+        if number.isdecimal() and int(number) < len(study.trials):
+            try:
+                metrics = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(metrics, dict):
+                return Exported(int(number), path.parent, metrics)
+    return None
+
+
+def chosen_trial(study: Study, exported: Exported | None) -> Trial | None:
+    """The exported trial, else the best compromise that meets the constraints, None when there is none."""
+    if exported is not None:
+        return study.trial(exported.trial)
+    try:
+        return study.best()
+    except SearchFailed:
+        return None
+
+
+def compose(study: Study, chosen: Trial | None, exported: Exported | None) -> str:
+    """The whole page as text."""
+    from plotly.offline import get_plotlyjs
+
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    sections = [
+        _header(study),
+        _key_figures(study, chosen, exported),
+        _front(study, chosen),
+        _table(study, chosen),
+        _layers(study, chosen),
+        _hypervolume(study),
+        _counts(study),
+        _parity(exported),
+    ]
+    body = "\n".join(f"<section>{section}</section>" for section in sections if section)
+    title = escape(study.spec.name)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{title} – autoprune</title>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{style}</style>\n'
+        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n{body}\n{_footer(study)}\n"
+        f"<script>{_SORT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _header(study: Study) -> str:
+    spec, status = study.spec, study.status()
+    objectives = [f"{o.direction} <code>{escape(o.metric)}</code>" for o in spec.objectives]
+    constraints = [f"<code>{escape(limit(c, study.baseline))}</code>" for c in spec.constraints]
+    budget = [
+        f"{one['spent']:.3g} of {one['limit']:g} {escape(name.replace('_', ' '))}"
+        for name, one in status["budget"].items()
+        if one["limit"] is not None
+    ]
+    rungs = ", ".join(f"{epochs:g}" for epochs in spec.rung_epochs)
+    rows = {
+        "task": f"<code>{escape(spec.task.use)}</code> on <code>{escape(spec.target.use)}</code>",
+        "objectives": ", ".join(objectives),
+        "constraints": "<br>".join(constraints) or "none",
+        "space": f"{len(study.space)} choices",
+        "budget": f"{', '.join(budget)}; {duration(study.seconds)} of search",
+        "search": f"sampler <code>{escape(spec.search.sampler)}</code>, epochs {rungs}, seed {spec.seed}",
+        "machine": escape(str(study.provenance.get("machine", "unknown"))),
+        "state": escape(f"{study.state}{': ' + study.reason if study.reason else ''}"),
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
+    return f'<h1>{escape(spec.name)}</h1><p class="soft">A search by autoprune</p><dl>{listed}</dl>'
+
+
+def _key_figures(study: Study, chosen: Trial | None, exported: Exported | None) -> str:
+    if chosen is None:
+        return (
+            "<h2>No candidate yet</h2><p>No trial with a result meets every constraint; "
+            "what was tried is below.</p>"
+        )
+    metrics, baseline, where = dict(chosen.metrics), dict(study.baseline), "validation split"
+    if exported is not None:
+        metrics |= exported.metrics.get("export", {})
+        baseline |= exported.metrics.get("baseline", {})
+        where = "test split, of the exported file"
+    tiles = [_tile(name, baseline.get(name), metrics.get(name)) for name in _metrics_of(study, [metrics])]
+    heading = f"<h2>The chosen point: trial {chosen.number}</h2>"
+    note = f'<p class="soft">Beside the uncompressed baseline. Task metrics on the {where}.</p>'
+    return heading + note + f'<div class="figures">{"".join(tiles)}</div>'
+
+
+def _tile(name: str, baseline: float | None, value: float | None) -> str:
+    gain, unit = _gain(name, baseline, value)
+    values = escape(change(name, baseline, value))
+    return (
+        f"<div><small>{escape(name)}</small><strong>{escape(gain)} <em>{unit}</em></strong>"
+        f"<small>{values}</small></div>"
+    )
+
+
+def _gain(name: str, baseline: float | None, value: float | None) -> tuple[str, str]:
+    """What was gained over the baseline, and the word that goes with it."""
+    if baseline is None or value is None:
+        return figure(name, value), ""
+    is_cost = name.endswith(("_ms", "_bytes", "_uj")) or name in ("params", "macs", "bops")
+    if is_cost and value > 0:
+        return f"{baseline / value:.2f}×", "faster" if name.endswith("_ms") else "less"
+    difference = f"{value - baseline:+.2f}" if name == "accuracy" else f"{value - baseline:+.4g}"
+    return difference.replace("-", "−"), "points" if name == "accuracy" else ""
+
+
+def _metrics_of(study: Study, metrics: Iterable[Mapping[str, float]]) -> list[str]:
+    """Objectives first, then what is constrained, then the usual ones, as far as they were measured."""
+    named = [o.metric for o in study.spec.objectives] + [c.metric for c in study.spec.constraints]
+    known = {name for one in metrics for name in one}
+    return [name for name in dict.fromkeys([*named, *SHOWN]) if name in known]
+
+
+def _front(study: Study, chosen: Trial | None) -> str:
+    if not study.results:
+        return ""
+    drawn = front_chart(study, chosen)
+    charts = "".join(_chart(f"front-{i}", chart) for i, chart in enumerate(drawn))
+    note = "Every trial at its latest rung, on the validation split. Point at one to see its choices."
+    if far := outside(drawn[0]):
+        note += f" {far} far worse ones lie outside of the frame; a double click shows them."
+    return f'<h2>Front</h2><p class="soft">{note}</p>{charts}'
+
+
+def _table(study: Study, chosen: Trial | None) -> str:
+    front = study.front
+    if not front:
+        return ""
+    names = _metrics_of(study, [trial.metrics for trial in front])
+    head = "".join(f'<th class="sorts">{escape(name)}</th>' for name in ("trial", "rung", *names))
+    rows = "".join(
+        _row(trial, names, chosen is not None and trial.number == chosen.number) for trial in front
+    )
+    table = _html_table(f"{head}<th>choices</th>", rows)
+    return f'<h2>The front as a table</h2><div class="scroll">{table}</div>'
+
+
+def _html_table(head: str, rows: str) -> str:
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _row(trial: Trial, names: Sequence[str], is_chosen: bool) -> str:
+    cells = [_cell(trial.number, str(trial.number)), _cell(trial.rung, str(trial.rung))]
+    cells += [_cell(trial.metrics.get(name, "nan"), figure(name, trial.metrics.get(name))) for name in names]
+    lines = escape(" · ".join(summary(trial.read or trial.choices)))
+    mark = ' class="chosen"' if is_chosen else ""
+    return f'<tr{mark}>{"".join(cells)}<td class="wide">{lines}</td></tr>'
+
+
+def _cell(value: float | str, text: str) -> str:
+    return f'<td data-value="{value}">{escape(text)}</td>'
+
+
+def _layers(study: Study, chosen: Trial | None) -> str:
+    if chosen is None:
+        return ""
+    chart = layer_chart(study.profile.get("layers", []), chosen.structure.get("layers", []))
+    if chart is None:
+        return ""
+    note = "Channels that each layer of the uncompressed network has kept, and its bits."
+    return (
+        f'<h2>Layer by layer: trial {chosen.number}</h2><p class="soft">{note}</p>{_chart("layers", chart)}'
+    )
+
+
+def _hypervolume(study: Study) -> str:
+    if not study.results:
+        return ""
+    over_trials, over_time = hypervolume_charts(study)
+    note = "How much of the objectives the front covers, in shares of the baseline; more is better."
+    charts = f"<div>{_chart('over-trials', over_trials)}</div><div>{_chart('over-time', over_time)}</div>"
+    return f'<h2>Hypervolume</h2><p class="soft">{note}</p><div class="pair">{charts}</div>'
+
+
+def _counts(study: Study) -> str:
+    states = Counter(trial.state for trial in study.trials)
+    counted = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "none"
+    reasons = Counter(
+        (trial.state, _cause(trial)) for trial in study.trials if trial.state in ("rejected", "failed")
+    )
+    rows = "".join(
+        f"<tr><td>{count}</td><td>{state}</td><td class='wide'>{escape(reason)}</td></tr>"
+        for (state, reason), count in reasons.most_common(MOST_REASONS)
+    )
+    table = _html_table("<th>trials</th><th>state</th><th>reason</th>", rows)
+    note = "Stopped ones ended before the last rung; rejected ones broke a constraint before any training."
+    return f'<h2>Trials</h2><p>{counted}. <span class="soft">{note}</span></p>{table if rows else ""}'
+
+
+def _cause(trial: Trial) -> str:
+    """A reason without the figures in which trials of one cause differ."""
+    return "; ".join(part.split(" (got ")[0] for part in trial.reason.split("; "))[:300]
+
+
+def _parity(exported: Exported | None) -> str:
+    if exported is None:
+        return ""
+    parity = exported.metrics.get("parity") or {}
+    readers = {"onnx": "ONNX file, in a process of its own", "module": "module from autoprune.load"}
+    rows = "".join(_parity_row(title, parity[name]) for name, title in readers.items() if name in parity)
+    if not rows:
+        return ""
+    head = "".join(
+        f"<th>{name}</th>" for name in ("read as", "predictions agree", "metrics differ by", "outputs")
+    )
+    return (
+        "<h2>The exported file is the measured model</h2>"
+        f"<p>Artifact <code>{escape(str(exported.folder))}</code>, compared on "
+        f"{parity.get('examples', '?')} examples of the test split.</p>{_html_table(head, rows)}"
+    )
+
+
+def _parity_row(title: str, found: Mapping[str, Any]) -> str:
+    agreement = f"{found['agreement']:.2f} %" if "agreement" in found else "–"
+    differences = ", ".join(f"{name} {value:+.3g}" for name, value in found.get("difference", {}).items())
+    error = f"{found.get('relative_error', 0.0):.2g} relative error"
+    cells = (title, agreement, differences, error)
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _footer(study: Study) -> str:
+    known = study.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in known.get("versions", {}).items())
+    parts = [f"started {known.get('started', '?')}", versions, f"python {known.get('python', '?')}"]
+    if known.get("revision"):
+        parts.append(f"revision {known['revision']}")
+    return f"<footer>{escape(' · '.join(parts))}<br><code>{escape(str(study.folder))}</code></footer>"
+
+
+def _chart(name: str, chart: Figure) -> str:
+    from plotly.io import to_html
+
+    return str(
+        to_html(
+            {**chart, "layout": {**chart["layout"], "template": "none"}},
+            include_plotlyjs=False,
+            full_html=False,
+            div_id=name,
+            default_height=f"{chart['layout']['height']}px",
+            config={"displayModeBar": False, "responsive": True},
+        )
+    )

@@ -1,0 +1,219 @@
+"""Tables of the command line: profile, status, front, checks and what is built in, on a rich console."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.report.readable import budget_left, duration, figure, limit, summary
+
+if TYPE_CHECKING:
+    from autoprune.study import Study, Trial
+
+LAYER_CHOICES = ("ratio", "weight_bits", "activation_bits")
+
+
+class Checked(Protocol):
+    """The outcome of one contract test."""
+
+    @property
+    def name(self) -> str:
+        """What was promised."""
+        ...
+
+    @property
+    def ok(self) -> bool:
+        """Whether it holds."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """What is wrong if it does not."""
+        ...
+
+
+def make_console() -> Console:
+    """A console on standard output that never breaks names or numbers, whatever the width of a pipe."""
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: object) -> None:
+    # As text: names in square brackets are no markup.
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def print_profile(console: Console, profile: Mapping[str, Any]) -> None:
+    """What is achievable: ranges of the metrics, the space, what is frozen and why, what it will cost.
+
+    Args:
+        console: where to print.
+        profile: what `autoprune.profile` returns.
+    """
+    tables = [_ranges(profile), _architecture(profile["choices"]), _groups(profile), _quantizable(profile)]
+    for table in tables:
+        if table.row_count:
+            console.print(table)
+            console.print()
+    seconds = profile.get("seconds", {})
+    if seconds:
+        console.print(
+            f"One epoch of the uncompressed network takes {duration(seconds['per_epoch'])} here, "
+            f"building and measuring a candidate {duration(seconds['per_evaluation'])}."
+        )
+    for problem in profile.get("problems", ()):
+        console.print(Text(problem), style="bold red")
+
+
+def _ranges(profile: Mapping[str, Any]) -> Table:
+    table = _table("What is achievable", "metric", "baseline", "lowest", "highest")
+    for name, value in profile["baseline"].items():
+        low, high = profile["ranges"].get(name, (None, None))
+        _add(table, name, figure(name, value), figure(name, low), figure(name, high))
+    return table
+
+
+def _architecture(choices: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table("Choices of the network as a whole", "choice", "values", "uncompressed")
+    for name, choice in choices.items():
+        if name.rpartition(".")[2] not in LAYER_CHOICES:
+            _add(table, name, _values(choice), choice["neutral"])
+    return table
+
+
+def _values(choice: Mapping[str, Any]) -> str:
+    if "options" in choice:
+        return ", ".join(map(str, choice["options"]))
+    step = f" in steps of {choice['step']:g}" if choice.get("step") else ""
+    return f"{choice['low']:g} to {choice['high']:g}{step}{' (logarithmic)' if choice.get('log') else ''}"
+
+
+def _groups(profile: Mapping[str, Any]) -> Table:
+    table = _table("Groups of layers that are pruned together", "group", "channels", "ratio", "layers")
+    for group in profile["techniques"].get("prune", {}).get("groups", ()):
+        choice = profile["choices"].get(f"prune.{group['name']}.ratio")
+        ratio = _values(choice) if choice else f"frozen: {group['reason'] or 'left out of the space'}"
+        _add(table, group["name"], group["channels"], ratio, ", ".join(group["layers"]))
+    return table
+
+
+def _quantizable(profile: Mapping[str, Any]) -> Table:
+    table = _table("Layers and their bits", "layer", "kind", "weight bits", "activation bits", "")
+    for layer in profile["techniques"].get("quantize", {}).get("layers", ()):
+        bits = [
+            profile["choices"].get(f"quantize.{layer['name']}.{kind}_bits")
+            for kind in ("weight", "activation")
+        ]
+        listed = [_values(choice) if choice else "32" for choice in bits]
+        _add(
+            table,
+            layer["name"],
+            layer["kind"],
+            *listed,
+            f"float: {layer['reason']}" if layer["reason"] else "",
+        )
+    return table
+
+
+def print_status(console: Console, study: Study) -> None:
+    """Where a search stands, in a few lines."""
+    status = study.status()
+    trials, best = status["trials"], status["best"]
+    counted = ", ".join(f"{count} {name}" for name, count in trials.items())
+    rows = {
+        "state": f"{status['state']}{f' ({study.reason})' if study.reason else ''}",
+        "trials": counted,
+        "budget left": budget_left(status["budget"]),
+        "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",
+        "best": "none yet" if best is None else f"trial {best['trial']}: {_figures(study, best['metrics'])}",
+        "baseline": _figures(study, study.baseline),
+        "constraints": ", ".join(limit(c, study.baseline) for c in study.spec.constraints) or "none",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    console.print(table)
+
+
+def _figures(study: Study, metrics: Mapping[str, float]) -> str:
+    names = dict.fromkeys(
+        [*(o.metric for o in study.spec.objectives), *(c.metric for c in study.spec.constraints)]
+    )
+    return ", ".join(f"{name} {figure(name, metrics.get(name))}" for name in names)
+
+
+def print_front(console: Console, study: Study) -> None:
+    """The front as a table, best by the first objective first."""
+    front = study.front
+    if not front:
+        console.print("The front is empty: no trial with a result meets every constraint.")
+        return
+    names = metric_names(front)
+    table = _table("", "trial", "rung", *names, "choices")
+    for trial in front:
+        values = [figure(name, trial.metrics.get(name)) for name in names]
+        _add(table, trial.number, trial.rung, *values, " · ".join(summary(trial.read or trial.choices)))
+    console.print(table)
+
+
+def metric_names(trials: Iterable[Trial]) -> list[str]:
+    """Every metric that any of the trials has, in order of appearance."""
+    return list(dict.fromkeys(name for trial in trials for name in trial.metrics))
+
+
+def front_rows(study: Study) -> list[dict[str, Any]]:
+    """The front as plain data: `trial`, `rung`, `metrics`, `choices`; best by the first objective first."""
+    return [
+        {"trial": t.number, "rung": t.rung, "metrics": dict(t.metrics), "choices": dict(t.choices)}
+        for t in study.front
+    ]
+
+
+def front_csv(study: Study) -> str:
+    """The front as CSV: `trial`, `rung`, then a column for each metric and each choice."""
+    front = study.front
+    metrics = metric_names(front)
+    choices = list(dict.fromkeys(name for trial in front for name in trial.choices))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "rung", *metrics, *choices])
+    for trial in front:
+        values = [trial.metrics.get(name, "") for name in metrics]
+        writer.writerow(
+            [trial.number, trial.rung, *values, *(trial.choices.get(name, "") for name in choices)]
+        )
+    return text.getvalue()
+
+
+def print_checks(console: Console, checks: Sequence[Checked]) -> None:
+    """One line for each contract test."""
+    for check in checks:
+        console.print(
+            Text("ok      " if check.ok else "BROKEN  ", style="green" if check.ok else "bold red"), end=""
+        )
+        console.print(Text(check.name))
+        if check.message:
+            console.print(Text(f"        {check.message}"))
+
+
+def print_listing(console: Console, listing: Mapping[str, Sequence[str]]) -> None:
+    """What is built in, by kind."""
+    table = Table.grid(padding=(0, 2))
+    for kind, names in listing.items():
+        table.add_row(Text(kind, style="dim"), Text(", ".join(names)))
+    console.print(table)

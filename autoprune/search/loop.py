@@ -1,0 +1,336 @@
+"""The loop of a search: ask → dispatch → collect → tell → store.
+
+The only place that knows sampler, pool and study. In each turn everything that is ready is collected and committed
+at once; then requests are made for the workers that became free, committed, and sent off. So whatever a worker is
+doing is on record, and killing the driver at any moment loses nothing that came back: what was under way is
+repeated when the search is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoprune.constraint import COMPUTABLE, MEASURED
+from autoprune.errors import SearchFailed
+from autoprune.record import Evaluation, Request
+from autoprune.search.anchors import anchors
+from autoprune.search.rungs import Result, best_first, next_promotion
+from autoprune.space import Value
+from autoprune.study import Study, Trial
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
+MOST_FAILURES = 20  # evaluations in a row that fail: so will the next one
+CLEAN_UP_EVERY = 10  # results, after which checkpoints that nobody will ask for are deleted
+TICK = 1.0  # seconds after which budgets are looked at again while no result comes
+
+
+class Workers(Protocol):
+    """A pool of workers, as far as the loop needs one."""
+
+    @property
+    def free(self) -> int:
+        """How many requests can be submitted now."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """How many requests are under way."""
+        ...
+
+    def submit(self, request: Request) -> None:
+        """Send a request off."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Request, Evaluation]]:
+        """All evaluations that are ready."""
+        ...
+
+
+def run_search(
+    study: Study, workers: Workers, sampler: BaseSampler, *, on_event: OnEvent | None = None
+) -> None:
+    """Search until the budget is spent; the study holds everything that comes of it.
+
+    Args:
+        study: open for writing; a study that was interrupted is continued.
+        workers: they answer requests.
+        sampler: proposes points.
+        on_event: called with a kind (`started`, `evaluated`, `promoted`, `rejected`, `failed`, `duplicate`,
+            `finished`, `interrupted`) and a payload: `status` (as `study.status()`), `busy` (requests under
+            way), and `trial` where there is one.
+
+    Raises:
+        SearchFailed: no candidate could be evaluated.
+        KeyboardInterrupt: after everything was committed; the study can be resumed.
+    """
+    loop = _Loop(study, workers, sampler, on_event)
+    with study.clock():
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            study.set_state("interrupted", "by the user")
+            loop.announce("interrupted")
+            raise
+        if not study.results:
+            study.set_state("failed", loop.reason)
+            raise SearchFailed(f"no candidate could be evaluated: {loop.reason}")
+        study.drop_checkpoints(())
+        study.set_state("finished", loop.reason)
+        loop.announce("finished")
+
+
+class _Loop:
+    """The state of a running search beyond what the study holds."""
+
+    def __init__(
+        self, study: Study, workers: Workers, sampler: BaseSampler, on_event: OnEvent | None
+    ) -> None:
+        from autoprune.search.sampling import Sampling
+
+        self.study, self.workers, self._on_event = study, workers, on_event
+        self.reason = ""  # why no new trial is begun any more
+        spec = study.spec
+        self._sampling = Sampling(study.space, spec.objectives, sampler, study.baseline)
+        self._numbers: dict[int, int] = {}  # trial -> its number with the sampler
+        self._last_rung = len(spec.rung_epochs) - 1
+        self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
+        self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
+        self._improvable = [c.metric not in (*COMPUTABLE, *MEASURED) for c in spec.constraints]
+        self._took: list[list[float]] = [[] for _ in range(self._last_rung + 1)]
+        self._known_seconds = study.profile.get("seconds", {})
+        self._barren = self._failures = self._results = 0
+        self._under_way: dict[int, Request] = {}
+        self._again = deque(study.pending)
+        self._anchors = deque(anchors(study.space, study.space.neutral()) if spec.search.warm_start else [])
+        for trial in study.trials:
+            self._recall(trial)
+
+    def run(self) -> None:
+        """Turn after turn until nothing is under way and nothing may be begun."""
+        self.study.set_state("running")
+        self.announce("started")
+        while True:
+            requests = self._requests()
+            self.study.commit()
+            for request in requests:
+                self.workers.submit(request)
+            if not self.workers.running:
+                return
+            self._collect(self.workers.wait(TICK))
+
+    def announce(self, kind: str, trial: Trial | None = None) -> None:
+        """Tell whoever looks on."""
+        if self._on_event is not None:
+            payload = {"status": self.study.status(), "busy": self.workers.running}
+            self._on_event(kind, payload if trial is None else {**payload, "trial": trial})
+
+    # -- what comes back -------------------------------------------------------------------------------------
+
+    def _collect(self, ready: Sequence[tuple[Request, Evaluation]]) -> None:
+        """Put evaluations on record, durably, then learn from them."""
+        objectives = [o.metric for o in self.study.spec.objectives]
+        evaluations = [_checked(evaluation, objectives) for _, evaluation in ready]
+        for evaluation in evaluations:
+            self.study.save_checkpoint(evaluation)
+            self.study.log_evaluation(evaluation)
+        self.study.commit()
+        for evaluation in evaluations:
+            trial = self.study.trial(evaluation.trial)
+            del self._under_way[trial.number]
+            self._learn(trial, evaluation)
+            self.announce("evaluated" if evaluation.state == "finished" else evaluation.state, trial)
+            self._results += 1
+            if self._results % CLEAN_UP_EVERY == 0:
+                self._clean_up()
+
+    def _learn(self, trial: Trial, evaluation: Evaluation) -> None:
+        """Tell the sampler and the rungs."""
+        number = self._numbers[trial.number]
+        violations = self.study.violations(evaluation.metrics)
+        if evaluation.state == "finished":
+            self._barren = self._failures = 0
+            self._sampling.tell(number, evaluation.metrics, violations)
+            self._rank(evaluation, violations)
+        elif evaluation.state == "rejected":
+            self._barren += 1
+            self._failures = 0
+            self._sampling.tell_rejected(number, violations)
+        else:
+            self._failures += 1
+            if not trial.has_result:
+                self._sampling.tell_failed(number)
+        if self._failures >= MOST_FAILURES:
+            self.reason = f"{self._failures} evaluations in a row failed, the last one: {evaluation.reason}"
+        elif self._barren >= MOST_BARREN:
+            self.reason = f"{self._barren} proposals in a row brought nothing new {evaluation.reason}".strip()
+
+    def _rank(self, evaluation: Evaluation, violations: Sequence[float]) -> None:
+        """Enter a result at its rung."""
+        if evaluation.rung <= self._last_rung:
+            self._took[evaluation.rung].append(evaluation.seconds.get("total", 0.0))
+        if evaluation.rung < self._last_rung:
+            losses = [o.loss(evaluation.metrics[o.metric]) for o in self.study.spec.objectives]
+            self._rungs[evaluation.rung][evaluation.trial] = Result(losses, violations)
+
+    def _recall(self, trial: Trial) -> None:
+        """Learn of a trial from before this driver was started."""
+        self._numbers[trial.number] = self._sampling.insert(trial.choices)
+        for rung in sorted(trial.evaluations):
+            if trial.evaluations[rung].state == "finished" or not trial.has_result:
+                self._learn(trial, trial.evaluations[rung])
+        for rung in (*trial.evaluations, *(() if trial.pending is None else (trial.pending,))):
+            if 1 <= rung <= self._last_rung:
+                self._promoted[rung - 1].add(trial.number)
+        self._anchors = deque(point for point in self._anchors if point != trial.choices)
+        self._barren = self._failures = 0  # what was tried before says nothing about what will be
+        self.reason = ""
+
+    def _clean_up(self) -> None:
+        """Delete the checkpoints of trials that are neither good nor likely to go on."""
+        share = 2.0 / self.study.spec.search.reduction
+        keep = {
+            trial
+            for results in self._rungs
+            for trial in best_first(results, self._improvable)[: math.ceil(share * len(results))]
+        }
+        self.study.drop_checkpoints(keep)
+
+    # -- what goes out ---------------------------------------------------------------------------------------
+
+    def _requests(self) -> list[Request]:
+        """Requests for all workers that are free, on record but not yet sent."""
+        requests: list[Request] = []
+        while len(requests) < self.workers.free:
+            request = self._again.popleft() if self._again else self._next()
+            if request is None:
+                break
+            self._under_way[request.trial] = request
+            requests.append(request)
+        return requests
+
+    def _next(self) -> Request | None:
+        """The next thing to do: let a trial go on, or begin a new one; None when neither may be."""
+        if self._is_over():
+            return None
+        open_rungs = [rung for rung in range(self._last_rung) if self._fits(rung + 1)]
+        found = next_promotion(
+            [self._rungs[rung] if rung in open_rungs else {} for rung in range(self._last_rung)],
+            self._promoted,
+            self.study.spec.search.reduction,
+            improvable=self._improvable,
+            at_least=0 if self._may_begin() or self._under_way else 1,
+        )
+        if found is not None:
+            return self._go_on(*found)
+        return self._begin() if self._may_begin() else None
+
+    def _go_on(self, number: int, rung: int) -> Request:
+        trial = self.study.trial(number)
+        self._promoted[rung - 1].add(number)
+        request = Request(number, rung, trial.choices, self.study.load_checkpoint(number, rung - 1))
+        self.study.log_request(request)
+        self.announce("promoted", trial)
+        return request
+
+    def _begin(self) -> Request | None:
+        """A trial that is not known yet; None when the sampler finds none."""
+        while self._barren < MOST_BARREN:
+            number, point = self._propose()
+            if self._is_new(number, point):
+                request = Request(len(self.study.trials), 0, point)
+                self._numbers[request.trial] = number
+                self.study.log_request(request)
+                return request
+            self._barren += 1
+        self.reason = (
+            f"{self._barren} proposals in a row brought nothing new; the space seems to be exhausted"
+        )
+        return None
+
+    def _propose(self) -> tuple[int, dict[str, Value]]:
+        if self._anchors:
+            point = self._anchors.popleft()
+            return self._sampling.insert(point), point
+        return self._sampling.ask()
+
+    def _is_new(self, number: int, point: dict[str, Value]) -> bool:
+        """Whether a point has to be evaluated; if not, the sampler is given the answer that is known."""
+        known = self.study.find_duplicate(point)
+        if known is not None:
+            violations = self.study.violations(known.metrics)
+            if known.has_result:
+                self._sampling.tell(number, known.metrics, violations)
+            else:
+                self._sampling.tell_rejected(number, violations)
+            self.announce("duplicate", known)
+            return False
+        if any(request.choices == point for request in self._under_way.values()):
+            self._sampling.tell_failed(number)
+            return False
+        return True
+
+    # -- budgets ---------------------------------------------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        """Whether nothing may be dispatched any more."""
+        budget = self.study.spec.budget
+        if budget.minutes is not None and self.study.seconds >= 60 * budget.minutes:
+            self.reason = f"the budget of {budget.minutes:g} minutes is spent"
+        elif budget.device_seconds is not None and self.study.device_seconds >= budget.device_seconds:
+            self.reason = f"the budget of {budget.device_seconds:g} device-seconds is spent"
+        elif self._failures < MOST_FAILURES:
+            return False
+        return True
+
+    def _may_begin(self) -> bool:
+        """Whether a new trial may be begun; counts trials with a result and those that may yet have one."""
+        if self._barren >= MOST_BARREN:
+            return False
+        limit = self.study.spec.budget.trials
+        if limit is not None:
+            begun = sum(1 for request in self._under_way.values() if request.rung == 0)
+            if self.study.spent()["trials"] + begun >= limit:
+                self.reason = f"the budget of {limit} trials is spent"
+                return False
+        if not self._fits(0):
+            self.reason = "the time that is left is too short for another trial"
+            return False
+        return True
+
+    def _fits(self, rung: int) -> bool:
+        """Whether an evaluation at a rung is likely to end before the minutes do."""
+        minutes = self.study.spec.budget.minutes
+        return minutes is None or self.study.seconds + self._expected(rung) <= 60 * minutes
+
+    def _expected(self, rung: int) -> float:
+        """Seconds that an evaluation at a rung takes: the mean so far, before the first one the profile's."""
+        took = self._took[rung]
+        if took:
+            return sum(took) / len(took)
+        known = self._known_seconds
+        epochs = (0.0, *self.study.spec.rung_epochs)
+        stretch = epochs[rung + 1] - epochs[rung]
+        return float(known.get("per_evaluation", 0.0) + stretch * known.get("per_epoch", 0.0))
+
+
+def _checked(evaluation: Evaluation, needed: Sequence[str]) -> Evaluation:
+    """The evaluation, turned into a failed one when it lacks an objective or a metric is not a number."""
+    if evaluation.state != "finished":
+        return evaluation
+    missing = [name for name in needed if name not in evaluation.metrics]
+    wrong = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
+    if missing or wrong:
+        evaluation.state, evaluation.checkpoint = "failed", None
+        evaluation.reason = "; ".join(
+            [f"nothing measured {name}" for name in missing]
+            + [f"{name} is {evaluation.metrics[name]}" for name in wrong]
+        )
+    return evaluation

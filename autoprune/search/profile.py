@@ -1,0 +1,124 @@
+"""What is knowable before the first trial: the space, the baseline, and the range of every metric.
+
+The two ends of a range are a point that compresses nothing and one that compresses all it can. Costs that are
+computed (params, macs, bops, size_bytes) are exact there; latency is measured there. A constraint beyond the range
+is refused before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from autoprune.constraint import COMPUTABLE, Constraint
+from autoprune.errors import SpecError, TaskError
+from autoprune.record import Evaluation, Request
+from autoprune.space import Options, Space, Value
+from autoprune.spec import Spec
+
+LATENCY = "latency_ms"
+# Latency is only measured at the ends of the space, and the fastest point need not be one of them.
+LATENCY_MARGIN = 0.7
+
+
+class Caller(Protocol):
+    """A pool of workers, as far as a profile needs one."""
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """The result of one method on one worker."""
+        ...
+
+
+def make_profile(workers: Caller) -> dict[str, Any]:
+    """The profile of a search, as plain data.
+
+    Returns:
+        `choices` (the space), `techniques` (groups, layers, what is frozen and why), `baseline` (metrics of the
+        uncompressed network), `ranges` (metric -> lowest and highest), `seconds` (per epoch and per evaluation).
+
+    Raises:
+        TaskError: the uncompressed network cannot be evaluated.
+    """
+    described = workers.call("describe")
+    space = Space.from_json(described["choices"])
+    baseline = _evaluated(workers, space.neutral())
+    smallest = smallest_point(space, lambda point: workers.call("price_point", point))
+    ends = [_evaluated(workers, point) for point in _ends(space, smallest)]
+    return {
+        **described,
+        "baseline": baseline.metrics,
+        "layers": baseline.structure.get("layers", []),
+        "ranges": _ranges([baseline, *ends]),
+        "seconds": {
+            "per_epoch": workers.call("seconds_per_epoch"),
+            "per_evaluation": baseline.seconds["total"],
+        },
+    }
+
+
+def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -> list[str]:
+    """One line for each constraint that no point of the space can meet, with the achievable range."""
+    problems = []
+    baseline, ranges = profile["baseline"], profile["ranges"]
+    for constraint in constraints:
+        limit = constraint.limit(baseline)
+        low, high = ranges.get(constraint.metric, (float("-inf"), float("inf")))
+        if constraint.metric == LATENCY:
+            low *= LATENCY_MARGIN
+        if constraint.operator == "<=" and limit < low or constraint.operator == ">=" and limit > high:
+            problems.append(
+                f"constraints: {constraint}: cannot be met (it asks for {constraint.operator} {limit:.6g}); "
+                f"achievable is {low:.6g} to {high:.6g}"
+            )
+    return problems
+
+
+def smallest_point(space: Space, price: Any) -> dict[str, Value]:
+    """The point that compresses all it can: highest ratios, fewest bits, the cheapest of each architecture option.
+
+    Args:
+        space: the space.
+        price: point -> its exact costs; asked once for each architecture option.
+    """
+    point = space.neutral()
+    for name, choice in space.items():
+        if name.endswith(".ratio"):
+            point[name] = choice.at(1.0)
+        elif name.endswith("_bits") and isinstance(choice, Options):
+            point[name] = min(choice.values)
+    neutral = space.neutral()
+    for name, choice in space.items():
+        if name.startswith("architecture.") and isinstance(choice, Options):
+            point[name] = min(choice.values, key=lambda value: price({**neutral, name: value})["macs"])
+    return point
+
+
+def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]:
+    """The smallest point as it is, and with its numbers left in floating point."""
+    bits = {name: space[name].neutral for name in space if name.endswith("_bits")}
+    floating = {**smallest, **bits}
+    return [dict(smallest)] if floating == smallest else [dict(smallest), floating]
+
+
+def _evaluated(workers: Caller, point: dict[str, Value]) -> Evaluation:
+    result: Evaluation = workers.call("evaluate", Request(-1, 0, point, epochs=0.0))
+    if result.state == "failed":
+        raise TaskError(f"a candidate of this spec cannot be evaluated: {result.reason}")
+    return result
+
+
+def _ranges(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, float]]:
+    names = [name for name in (*COMPUTABLE, LATENCY) if name in evaluations[0].metrics]
+    values = {name: [evaluation.metrics[name] for evaluation in evaluations] for name in names}
+    return {name: (min(found), max(found)) for name, found in values.items()}
+
+
+def check_reachable(spec: Spec, profile: Mapping[str, Any]) -> None:
+    """Refuse a spec that no candidate can meet, or that asks for a metric nobody produces.
+
+    Raises:
+        SpecError: with one line for each such objective or constraint.
+    """
+    problems = spec.problems_of_metrics(profile["baseline"])
+    if problems or (problems := unreachable(spec.constraints, profile)):
+        raise SpecError(problems)

@@ -1,0 +1,82 @@
+"""When a trial is stopped: asynchronous successive halving with several objectives, as pure functions.
+
+Every trial is evaluated at the cheapest rung. Whenever a worker is free, the best 1/`reduction` of the
+results of a rung that have not gone on yet do, highest rung first; only when none is left is a new trial
+begun (ASHA, "A System for Massively Parallel Hyperparameter Tuning", Li et al. 2020, algorithm 2). Nobody
+waits for a rung to fill. "Best" is the total order of `pareto.order`: feasibility, then rank, then
+hypervolume.
+
+A trial is not stopped for good: as results come in, a share of them grows, and it may yet go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.pareto import order
+
+
+class Result(NamedTuple):
+    """What is known of a trial at a rung.
+
+    Attributes:
+        losses: one number per objective, smaller is better.
+        violations: one number per constraint, 0 or less where it is met.
+    """
+
+    losses: Sequence[float]
+    violations: Sequence[float]
+
+
+def next_promotion(
+    rungs: Sequence[Mapping[int, Result]],
+    promoted: Sequence[Collection[int]],
+    reduction: int,
+    *,
+    improvable: Sequence[bool] = (),
+    at_least: int = 0,
+) -> tuple[int, int] | None:
+    """The next trial to go on, and the rung to evaluate it at; None when no trial may.
+
+    Args:
+        rungs: for each rung but the last, trial -> result, in the order in which trials began.
+        promoted: for each of them, the trials that have gone on.
+        reduction: of so many results one goes on.
+        improvable: for each constraint, whether training may yet meet it; see `relaxed`.
+        at_least: how many go on from each rung that has results, however few those are.
+    """
+    for rung in range(len(rungs) - 1, -1, -1):
+        results = rungs[rung]
+        share = max(at_least, len(results) // reduction)
+        for trial in best_first(results, improvable)[:share] if share else ():
+            if trial not in promoted[rung]:
+                return trial, rung + 1
+    return None
+
+
+def best_first(results: Mapping[int, Result], improvable: Sequence[bool] = ()) -> list[int]:
+    """The trials of a rung that is not the last, best first."""
+    if not results:
+        return []
+    trials = list(results)
+    losses = np.array([results[trial].losses for trial in trials], dtype=float)
+    violations = np.array([results[trial].violations for trial in trials], dtype=float)
+    return [trials[i] for i in order(losses, relaxed(violations.reshape(len(trials), -1), improvable))]
+
+
+def relaxed(violations: NDArray[np.float64], improvable: Sequence[bool]) -> NDArray[np.float64]:
+    """Violations (N, C), those that training may mend counted from what the better half of the trials reach.
+
+    Before it is trained hardly any compressed network is as accurate as it has to be in the end. Held to
+    the limit itself, the least compressed would always go on, and the others never show what training makes
+    of them.
+    """
+    if not violations.size or not any(improvable):
+        return violations
+    middle = np.quantile(violations, 0.5, axis=0, method="lower")
+    allowed = np.where(np.asarray(improvable), np.maximum(middle, 0.0), 0.0)
+    return np.asarray(violations - allowed, dtype=float)

@@ -1,0 +1,85 @@
+"""Who proposes: every sampler is an `optuna.samplers.BaseSampler`, built in or anybody's."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import BadInput
+from autoprune.references import resolve
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+def _tpe(seed: int) -> BaseSampler:
+    """Tree-structured Parzen estimators over all choices together; proposals under way count as bad ones."""
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import TPESampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(multivariate=True, constant_liar=True, seed=seed)
+
+
+def _nsga2(seed: int) -> BaseSampler:
+    """NSGA-II with a population of 20: searches here have hundreds of trials rather than thousands."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(population_size=20, seed=seed)
+
+
+def _random(seed: int) -> BaseSampler:
+    """Every point alike."""
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def _evolution(seed: int) -> BaseSampler:
+    """Steady-state evolution from the front; see `evolution`."""
+    from autoprune.search.samplers.evolution import EvolutionSampler
+
+    return EvolutionSampler(seed=seed)
+
+
+BUILT_IN = {
+    "auto": _evolution,  # after warm-start points the best of these from 100 trials on
+    "evolution": _evolution,
+    "nsga2": _nsga2,
+    "random": _random,
+    "tpe": _tpe,
+}
+
+
+def make_sampler(sampler: str | BaseSampler, seed: int, folder: Path | None = None) -> BaseSampler:
+    """The sampler of a search.
+
+    Args:
+        sampler: a name in `BUILT_IN`, a reference to a sampler or its class, or a sampler.
+        seed: for those built in, and for classes that take a `seed`.
+        folder: what a file reference is relative to.
+
+    Raises:
+        UnresolvedReference: the reference leads nowhere.
+        BadInput: it leads to something that is no sampler.
+    """
+    from optuna.samplers import BaseSampler
+
+    if isinstance(sampler, str) and sampler in BUILT_IN:
+        return BUILT_IN[sampler](seed)
+    found: Any = sampler
+    if isinstance(sampler, str):
+        found = resolve(sampler, folder=folder, builtins=dict.fromkeys(BUILT_IN, ""))
+    if isinstance(found, type) and issubclass(found, BaseSampler):
+        takes_seed = "seed" in inspect.signature(found).parameters
+        arguments: dict[str, Any] = {"seed": seed} if takes_seed else {}
+        try:
+            found = found(**arguments)
+        except TypeError as error:
+            raise BadInput(f"search.sampler: {sampler} cannot be made without arguments: {error}") from None
+    if not isinstance(found, BaseSampler):
+        raise BadInput(f"search.sampler: {sampler} is a {type(found).__name__}, not an optuna BaseSampler")
+    return found

@@ -1,0 +1,129 @@
+"""The study's file: an Optuna journal that is written in groups, one `write` and one `fsync` for each.
+
+Optuna's own `JournalFileBackend` takes a lock, opens, writes and syncs for every single operation, 3 to 6
+ms for a trial. There is one driver per run folder, which holds a lock for as long as it runs, so here
+operations are collected and `commit` makes all of them durable at once. The lines are the same:
+`optuna-dashboard` and `JournalStorage(JournalFileBackend(path))` open the file, also while a search is
+writing it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+
+from autoprune.errors import RunFolderError
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from announcing on the terminal that it made a study."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+class Journal(BaseJournalBackend):
+    """The lines of a journal file, in memory until they are committed.
+
+    A last line without its end is what a driver leaves that was killed in the middle of writing: it is left
+        out,
+    and cut off when the file is opened for writing.
+
+    Args:
+        path: the file; made if it does not exist and `write` is set.
+        write: open for appending. The caller must hold the run folder's lock.
+
+    Raises:
+        RunFolderError: the file cannot be opened, or a line of it is damaged.
+    """
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        self._path = path
+        self._waiting: list[bytes] = []
+        self._unread: list[dict[str, Any]] = []
+        self._count = 0
+        self._line = 0
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC) if write else None
+            self._old = path.read_bytes()
+            end = self._old.rfind(b"\n") + 1
+            if self._file is not None and self._old and not end:
+                raise RunFolderError(f"{path}: line 1 is damaged; this is not the journal of a study")
+            if self._file is not None and end < len(self._old):
+                os.ftruncate(self._file, end)
+            self._old = self._old[:end]
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be opened: {error.strerror or error}") from None
+
+    def storage(self) -> JournalStorage:
+        """The journal as a storage that Optuna understands.
+
+        Raises:
+            RunFolderError: a line is damaged; the message says which.
+        """
+        try:
+            return JournalStorage(self)
+        except Exception as error:  # what is not JSON, or no journal entry, breaks the replay in many ways
+            raise RunFolderError(
+                f"{self._path}: line {self._line} is damaged ({type(error).__name__}: {error}); "
+                f"cut the file off before it to keep what is older"
+            ) from None
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Entries from a number on; after the first time those that were appended since."""
+        if log_number_from < self._count:
+            raise RuntimeError("a journal is read once, from its beginning")
+        if self._old:
+            lines, self._old = self._old.splitlines(), b""
+            for self._line, line in enumerate(lines, start=1):
+                self._count += 1
+                yield json.loads(line)
+        fresh, self._unread = self._unread, []
+        self._count += len(fresh)
+        yield from fresh
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Take entries in; they are durable after the next `commit`."""
+        if self._file is None:
+            raise RunFolderError(f"{self._path} was opened for reading only")
+        self._waiting += [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        self._unread += logs
+
+    def commit(self) -> None:
+        """Make everything that was appended durable.
+
+        Raises:
+            RunFolderError: the disk is full or gone.
+        """
+        if not self._waiting or self._file is None:
+            return
+        data, end = memoryview(b"".join(self._waiting)), os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, end)  # a later commit then starts at the end of a line
+            raise RunFolderError(f"{self._path} cannot be written: {error.strerror or error}") from None
+        self._waiting = []
+
+    def close(self) -> None:
+        """Commit and let go of the file; the journal can no longer be appended to."""
+        if self._file is not None:
+            try:
+                self.commit()
+            finally:
+                os.close(self._file)
+                self._file = None

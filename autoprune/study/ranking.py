@@ -1,0 +1,131 @@
+"""Which trials of a study are best: its front, its best trial, its hypervolume. Pure functions of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.constraint import Constraint, Direction, Objective, total_violation
+from autoprune.errors import SearchFailed, SpecError
+from autoprune.pareto import front_mask, hypervolume, knee
+from autoprune.references import nearest
+from autoprune.study.trial import Trial
+
+Floats = NDArray[np.float64]
+
+# Part of the baseline by which a candidate may be worse than it in one objective and still count for the
+# volume.
+ALLOWANCE = 0.1
+SMALLER_IS_BETTER = ("latency_ms", "size_bytes")
+
+
+def losses_of(metrics: Iterable[Mapping[str, float]], objectives: Sequence[Objective]) -> Floats:
+    """Losses (N, M), NaN where a metric is missing."""
+    rows = [[o.loss(one.get(o.metric, np.nan)) for o in objectives] for one in metrics]
+    return np.asarray(rows, dtype=float).reshape(len(rows), len(objectives))
+
+
+def front_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials that no other one dominates, sorted by the first objective, best first."""
+    losses = losses_of([trial.metrics for trial in trials], objectives)
+    if not len(losses):
+        return []
+    keep = np.flatnonzero(front_mask(losses) & np.isfinite(losses).all(axis=1))
+    return [trials[i] for i in keep[np.lexsort(losses[keep].T[::-1])]]
+
+
+def volume_of(
+    losses: Floats,
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    baseline: Mapping[str, float],
+) -> float:
+    """Hypervolume of feasible losses (N, M), in shares of the baseline; comparable under one spec.
+
+    The reference point is where an objective is as bad as its own constraint allows, and without one a
+    tenth worse than the uncompressed baseline. Gains are measured from there, in units of the baseline's
+    metric.
+    """
+    base = np.array([o.loss(baseline[o.metric]) for o in objectives])
+    scale = np.where(base == 0, 1.0, np.abs(base))
+    worst = base + ALLOWANCE * scale
+    for i, objective in enumerate(objectives):
+        bound = "<=" if objective.direction == "minimize" else ">="
+        own = [c for c in constraints if c.metric == objective.metric and c.operator == bound]
+        worst[i] = min([objective.loss(c.limit(baseline)) for c in own], default=worst[i])
+    return hypervolume(losses / scale, worst / scale)
+
+
+def best_of(
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    baseline: Mapping[str, float],
+    ranked_by: Objective | None,
+) -> Trial:
+    """The best trial among those that meet the constraints.
+
+    Args:
+        trials: with a result each.
+        objectives: of the study.
+        constraints: what the trial must meet.
+        baseline: what relative constraints refer to.
+        ranked_by: the metric that decides; None takes the knee of the front, the best compromise.
+
+    Raises:
+        SearchFailed: no trial meets the constraints; names the one that comes closest.
+        SpecError: nothing measures the metric to rank by.
+    """
+    if not trials:
+        raise SearchFailed("there is no finished trial to choose from")
+    violations = [total_violation(constraints, trial.metrics, baseline) for trial in trials]
+    fitting = [trial for trial, violation in zip(trials, violations, strict=True) if violation <= 0]
+    if not fitting:
+        raise SearchFailed(_closest(trials, violations, constraints, baseline))
+    losses = losses_of([trial.metrics for trial in fitting], objectives)
+    if ranked_by is None:
+        return fitting[knee(losses)]
+    known = sorted({name for trial in fitting for name in trial.metrics})
+    if ranked_by.metric not in known:
+        raise SpecError(
+            [
+                f"{ranked_by.direction}: got {ranked_by.metric!r}, expected one of {', '.join(known)}"
+                f"{nearest(ranked_by.metric, known)}"
+            ]
+        )
+    first = losses_of([trial.metrics for trial in fitting], [ranked_by])
+    return fitting[int(np.lexsort([*losses.T[::-1], first[:, 0]])[0])]
+
+
+def _closest(
+    trials: Sequence[Trial],
+    violations: Sequence[float],
+    constraints: Sequence[Constraint],
+    baseline: Mapping[str, float],
+) -> str:
+    trial = trials[int(np.argmin(violations))]
+    broken = [c for c in constraints if not c.is_met(trial.metrics, baseline)]
+    listed = ", ".join(f"{c} (it has {trial.metrics.get(c.metric, float('nan')):.6g})" for c in broken)
+    return (
+        f"none of {len(trials)} trials meets {', '.join(map(str, constraints))}; "
+        f"trial {trial.number} comes closest but breaks {listed}; loosen that, or search longer"
+    )
+
+
+def worth_keeping(
+    trials: Sequence[Trial], objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> set[int]:
+    """Numbers of the trials that may still be asked for: the best in any mix of what anyone may want of them.
+
+    That is the front over objectives, constrained metrics, latency and size together, feasible or not.
+    """
+    wanted = {o.metric: o for o in objectives}
+    for constraint in constraints:
+        direction: Direction = "minimize" if constraint.operator == "<=" else "maximize"
+        wanted.setdefault(constraint.metric, Objective(constraint.metric, direction))
+    for metric in SMALLER_IS_BETTER:
+        if any(metric in trial.metrics for trial in trials):
+            wanted.setdefault(metric, Objective(metric, "minimize"))
+    return {trial.number for trial in front_of(trials, list(wanted.values()))}

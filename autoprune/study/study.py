@@ -1,0 +1,510 @@
+"""The study: the run folder of one search, and the only way in which anything in it is written or read.
+
+    study.journal   an Optuna storage, one Optuna trial for each evaluation (trial n at rung r): the truth
+    checkpoints/    weights to continue from
+    spec.yaml, profile.json, files/    for people: what was asked, what was known, the user's own files
+    lock            held by the one driver that may write; the system lets go of it when the driver dies
+
+What is logged becomes durable at the next `commit`, all of it at once. Trials, front and hypervolume are
+kept up to date from the evaluations as they come in, and rebuilt from the journal when a study is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.constraint import Objective, parse_where, total_violation
+from autoprune.errors import BadInput, RunFolderError, SpecError
+from autoprune.record import Evaluation, Request
+from autoprune.space import Space, Value
+from autoprune.spec import Spec
+from autoprune.study.checkpoints import Checkpoints
+from autoprune.study.duplicates import Duplicates
+from autoprune.study.ranking import best_of, front_of, losses_of, volume_of, worth_keeping
+from autoprune.study.run_folder import Lock, prepare
+from autoprune.study.trial import Trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from autoprune.study.journal import Journal
+
+JOURNAL = "study.journal"
+PROFILE = "profile.json"
+FORMAT = 1
+WORST_VIOLATION = 1e9  # stands for infinity, which JSON does not have
+
+
+class Study:
+    """A search's run folder. Make one with `Study.create`, look at one with `Study.open`.
+
+    Attributes:
+        folder: the run folder.
+        spec: what was asked for.
+        space: what may be decided.
+        baseline: metrics of the uncompressed network.
+        trials: all trials, by number.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, lock: Lock | None) -> None:
+        self.folder = folder
+        self._journal, self._lock = journal, lock
+        self._storage = journal.storage()
+        studies = self._storage.get_all_studies()
+        attributes = studies[0].user_attrs if studies else {}
+        header = attributes.get("autoprune", {})
+        if header.get("format") != FORMAT:
+            raise RunFolderError(
+                f"{folder / JOURNAL} is not the journal of a study of this version of autoprune"
+            )
+        self._id = studies[0]._study_id
+        self._attributes = attributes
+        self.spec = Spec.from_yaml(header["spec"])
+        self.space = Space.from_json(header["space"])
+        self.baseline: dict[str, float] = header["baseline"]
+        self._distributions = self.space.distributions()
+        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self._duplicates = Duplicates()
+        self.trials: list[Trial] = []
+        self._requested: dict[tuple[int, int], tuple[int, Request]] = {}  # (trial, rung) -> its Optuna trial
+        self._history: list[tuple[Evaluation, float]] = []  # finished ones, as they came, and when
+        self._finished: set[int] = set()  # trials with a result
+        self._clock_base, self._clock_start, self._device_seconds = 0.0, math.nan, 0.0
+        self._front: list[Trial] | None = None
+        for stored in self._storage.get_all_trials(self._id, deepcopy=False):
+            self._take_in(stored)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        spec: Spec,
+        space: Space,
+        profile: Mapping[str, Any],
+        baseline: Mapping[str, float],
+    ) -> Study:
+        """A new study in a folder that is empty or does not exist; open for writing.
+
+        Args:
+            folder: the run folder.
+            spec: what was asked for.
+            space: what may be decided.
+            profile: what is known before the first trial (plain data); kept for the report.
+            baseline: metrics of the uncompressed network, every objective among them.
+
+        Raises:
+            RunFolderError: the folder is not empty, or cannot be written.
+            SpecError: the baseline lacks an objective.
+        """
+        missing = [o.metric for o in spec.objectives if o.metric not in baseline]
+        if missing:
+            raise SpecError([f"objectives.{name}: the baseline has no such metric" for name in missing])
+        where = Path(folder)
+        provenance = prepare(where, spec)
+        lock = Lock(where)
+        try:
+            (where / PROFILE).write_text(json.dumps(_plain(profile), indent=1), encoding="utf-8")
+            header = {
+                "format": FORMAT,
+                "spec": spec.to_yaml(),
+                "space": space.to_json(),
+                "baseline": _plain(baseline),
+                "provenance": provenance,
+            }
+            _start_journal(where / JOURNAL, spec, header)
+            return cls._opened(where, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, folder: str | Path, *, write: bool = False) -> Study:
+        """The study in a run folder.
+
+        Args:
+            folder: the run folder.
+            write: to go on with it, as its only driver; what a killed driver left half-written is cut off.
+
+        Raises:
+            RunFolderError: there is no study, it is damaged, or, with `write`, another driver is at work on
+                it.
+        """
+        where = Path(folder)
+        if not (where / JOURNAL).is_file():
+            raise RunFolderError(f"there is no study in {where} (it has no {JOURNAL})")
+        lock = Lock(where) if write else None
+        try:
+            return cls._opened(where, lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    @classmethod
+    def _opened(cls, folder: Path, lock: Lock | None) -> Study:
+        from autoprune.study.journal import Journal
+
+        journal = Journal(folder / JOURNAL, write=lock is not None)
+        try:
+            return cls(folder, journal, lock)
+        except BaseException:
+            journal.close()
+            raise
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit, and let others write; the study can still be looked at."""
+        try:
+            self._journal.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def log_request(self, request: Request) -> None:
+        """Note that an evaluation is about to be dispatched, so that a later driver can repeat it."""
+        from optuna.trial import FrozenTrial, TrialState
+
+        attributes: dict[str, Any] = {"trial": request.trial, "rung": request.rung}
+        if request.epochs is not None:
+            attributes["epochs"] = float(request.epochs)
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params=dict(request.choices),
+            distributions={name: self._distributions[name] for name in request.choices},
+            user_attrs=attributes,
+            system_attrs={},
+            intermediate_values={},
+        )
+        self._note_request(request, self._storage.create_new_trial(self._id, template))
+
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        """Note the answer to a request that was logged. Save its checkpoint first.
+
+        Raises:
+            BadInput: no such request is open.
+        """
+        from optuna.trial import TrialState
+
+        key = (evaluation.trial, evaluation.rung)
+        if key not in self._requested:
+            raise BadInput(f"trial {key[0]} at rung {key[1]} was not requested")
+        stored, _ = self._requested[key]
+        at = self.seconds
+        record = {**_plain(evaluation.to_json()), "at": at}
+        self._storage.set_trial_user_attr(stored, "record", record)
+        if self.spec.constraints and evaluation.state != "failed":
+            self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))
+        state = {"finished": TrialState.COMPLETE, "rejected": TrialState.PRUNED}.get(
+            evaluation.state, TrialState.FAIL
+        )
+        values = None
+        if evaluation.state == "finished":
+            values = [float(evaluation.metrics[o.metric]) for o in self.spec.objectives]
+        self._storage.set_trial_state_values(stored, state, values)
+        self._note_evaluation(evaluation, at)
+
+    def record(self, request: Request, evaluation: Evaluation) -> None:
+        """Log a request and its answer together, checkpoint included, durably."""
+        self.log_request(request)
+        self.save_checkpoint(evaluation)
+        self.log_evaluation(evaluation)
+        self.commit()
+
+    def commit(self) -> None:
+        """Make everything that was logged durable: one write, one fsync."""
+        self._journal.commit()
+
+    def set_state(self, state: str, reason: str = "") -> None:
+        """Note where the search stands: `running`, `finished` or `interrupted`; durable at once."""
+        self._storage.set_study_user_attr(self._id, "state", {"state": state, "reason": reason})
+        self._attributes = {**self._attributes, "state": {"state": state, "reason": reason}}
+        self.commit()
+
+    def save_checkpoint(self, evaluation: Evaluation) -> None:
+        """Write the weights that an evaluation came with, if any."""
+        if evaluation.checkpoint is not None:
+            self._checkpoints.save(evaluation.trial, evaluation.rung, evaluation.checkpoint)
+
+    def load_checkpoint(self, trial: int, rung: int | None = None) -> bytes | None:
+        """The weights of a trial, None when there are none.
+
+        Args:
+            trial: its number.
+            rung: of its evaluation at that rung or the nearest below; by default of its latest result.
+        """
+        return self._checkpoints.load(trial, self.trial(trial).rung if rung is None else rung)
+
+    def drop_checkpoints(self, keep: Collection[int]) -> None:
+        """Delete the checkpoints of trials that are neither in `keep`, nor on a front, nor under way."""
+        if not self._checkpoints.trials:
+            return
+        asked_for = worth_keeping(self.results, self.spec.objectives, self.spec.constraints)
+        pending = {trial for trial, _ in self._requested}
+        latest = {number: self.trial(number).rung for number in self._checkpoints.trials}
+        self._checkpoints.drop({*keep, *asked_for, *pending}, latest)
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Time that passes inside counts towards the budget of minutes."""
+        self._clock_start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._clock_base, self._clock_start = self.seconds, math.nan
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """For how long was searched up to now, over all sessions."""
+        return self._clock_base + (
+            0.0 if math.isnan(self._clock_start) else time.monotonic() - self._clock_start
+        )
+
+    @property
+    def device_seconds(self) -> float:
+        """What all evaluations took together."""
+        return self._device_seconds
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What was known before the first trial; empty when its file is gone."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / PROFILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """When, where and with which versions the study was made."""
+        found: dict[str, Any] = self._attributes["autoprune"].get("provenance", {})
+        return found
+
+    def trial(self, number: int) -> Trial:
+        """One trial.
+
+        Raises:
+            BadInput: there is none of that number.
+        """
+        if not 0 <= number < len(self.trials):
+            there = f"0 to {len(self.trials) - 1}" if self.trials else "none"
+            raise BadInput(f"there is no trial {number} in {self.folder} (there are {there})")
+        return self.trials[number]
+
+    @property
+    def results(self) -> list[Trial]:
+        """The trials with a result, of whichever rung."""
+        return [trial for trial in self.trials if trial.has_result]
+
+    @property
+    def pending(self) -> list[Request]:
+        """Requests without an answer, with the weights they start from."""
+        return [
+            Request(r.trial, r.rung, r.choices, self.load_checkpoint(r.trial, r.rung - 1), r.epochs)
+            for _, r in self._requested.values()
+        ]
+
+    def next_rung(self, number: int) -> int:
+        """The rung under which a further evaluation of a trial, beyond the spec's rungs, is recorded."""
+        return max(len(self.spec.rung_epochs), max(self.trial(number).evaluations, default=-1) + 1)
+
+    def find_duplicate(self, point: Mapping[str, Value]) -> Trial | None:
+        """The trial that agrees with `point` on everything that it read; None when the point is new."""
+        number = self._duplicates.find(point)
+        return None if number is None else self.trials[number]
+
+    def violations(self, metrics: Mapping[str, float]) -> list[float]:
+        """How far metrics are beyond each constraint, as a share of its limit; 0 or less where it holds."""
+        return [min(c.violation(metrics, self.baseline), WORST_VIOLATION) for c in self.spec.constraints]
+
+    @property
+    def front(self) -> list[Trial]:
+        """The feasible trials that no other one dominates, by the first objective, best first."""
+        if self._front is None:
+            self._front = front_of([t for t in self.trials if t.is_feasible], self.spec.objectives)
+        return list(self._front)
+
+    def best(self, where: str = "", *, minimize: str | None = None, maximize: str | None = None) -> Trial:
+        """The best trial that meets some constraints.
+
+        Args:
+            where: constraints such as `latency_ms<=2, size_bytes<=40%`, in place of the study's own.
+            minimize, maximize: the metric that decides; without either, the best compromise (the knee).
+
+        Raises:
+            SearchFailed: no trial meets the constraints; names the one that comes closest.
+            SpecError: `where` is no list of constraints, nothing measures the metric, or both were given.
+        """
+        if minimize and maximize:
+            raise SpecError(
+                [f"best: got minimize={minimize!r} and maximize={maximize!r}, expected one of them"]
+            )
+        ranked_by = Objective(minimize, "minimize") if minimize else None
+        if maximize:
+            ranked_by = Objective(maximize, "maximize")
+        constraints = parse_where(where) or list(self.spec.constraints)
+        return best_of(self.results, self.spec.objectives, constraints, self.baseline, ranked_by)
+
+    def hypervolume(self) -> float:
+        """Hypervolume of the front, in shares of the baseline (its reference point: `ranking.volume_of`)."""
+        return self._volume([trial.metrics for trial in self.front])
+
+    def hypervolume_history(self) -> list[tuple[int, float, float]]:
+        """(trials with a result, seconds of search, hypervolume) after each finished evaluation."""
+        rows, now = [], dict[int, Mapping[str, float]]()
+        started: set[int] = set()
+        for evaluation, at in self._history:
+            started.add(evaluation.trial)
+            now.pop(evaluation.trial, None)
+            if self._total_violation(evaluation.metrics) <= 0:
+                now[evaluation.trial] = evaluation.metrics
+            rows.append((len(started), at, self._volume(list(now.values()))))
+        return rows
+
+    def status(self) -> dict[str, Any]:
+        """Progress as plain data, the same that `autoprune status --json` prints.
+
+        `trials.finished` counts every trial with a durable result, `trials.stopped` those of them that
+        ended before the last rung. `best` is the best compromise on the front, None while there is none.
+        """
+        results, front = self.results, self.front
+        states = [trial.state for trial in self.trials]
+        best = best_of(front, self.spec.objectives, [], self.baseline, None) if front else None
+        state, budget, spent = self.state, self.spec.budget, self.spent()
+        return {
+            "state": state,
+            "trials": {
+                "finished": len(results),
+                "stopped": states.count("stopped"),
+                "failed": states.count("failed"),
+                "running": states.count("running") if state == "running" else 0,
+            },
+            "front_size": len(front),
+            "hypervolume": self.hypervolume(),
+            "best": None if best is None else {"trial": best.number, "metrics": dict(best.metrics)},
+            "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
+        }
+
+    def spent(self) -> dict[str, float]:
+        """What is used up of each kind of budget."""
+        return {
+            "trials": len(self._finished),
+            "minutes": self.seconds / 60,
+            "device_seconds": self._device_seconds,
+        }
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished` or `interrupted`; the last too when a driver was killed."""
+        noted = str(self._attributes.get("state", {}).get("state", "interrupted"))
+        if noted == "running" and self._lock is None and not Lock.is_held(self.folder):
+            return "interrupted"
+        return noted
+
+    @property
+    def reason(self) -> str:
+        """Why the search ended, empty while it has not."""
+        return str(self._attributes.get("state", {}).get("reason", ""))
+
+    # -- keeping up ------------------------------------------------------------------------------------------
+
+    def _take_in(self, stored: FrozenTrial) -> None:
+        """One Optuna trial of the journal."""
+        attributes = stored.user_attrs
+        request = Request(
+            attributes["trial"], attributes["rung"], stored.params, epochs=attributes.get("epochs")
+        )
+        self._note_request(request, stored._trial_id)
+        if not stored.state.is_finished():
+            return
+        record = dict(attributes["record"])
+        at = record.pop("at")
+        record["metrics"] = {n: math.nan if v is None else v for n, v in record["metrics"].items()}
+        self._clock_base = max(self._clock_base, at)
+        self._note_evaluation(Evaluation(choices=request.choices, **record), at)
+
+    def _note_request(self, request: Request, stored: int) -> None:
+        if request.trial == len(self.trials):
+            last_rung = len(self.spec.rung_epochs) - 1
+            self.trials.append(Trial(request.trial, request.choices, self.folder, last_rung))
+        self.trial(request.trial).pending = request.rung
+        # The weights stay out: they are on disk, and a study of thousands of trials would not fit in memory.
+        light = Request(request.trial, request.rung, request.choices, epochs=request.epochs)
+        self._requested[request.trial, request.rung] = (stored, light)
+
+    def _note_evaluation(self, evaluation: Evaluation, at: float) -> None:
+        del self._requested[evaluation.trial, evaluation.rung]
+        evaluation.checkpoint = None
+        trial = self.trial(evaluation.trial)
+        trial.pending = None
+        trial.evaluations[evaluation.rung] = evaluation
+        self._device_seconds += evaluation.seconds.get("total", 0.0)
+        if evaluation.state == "finished":
+            self._history.append((evaluation, at))
+            self._finished.add(trial.number)
+            trial.violation = self._total_violation(trial.metrics)
+            self._front = None
+        if evaluation.state != "failed":
+            self._duplicates.add(trial.number, trial.read)
+
+    def _total_violation(self, metrics: Mapping[str, float]) -> float:
+        return total_violation(self.spec.constraints, metrics, self.baseline)
+
+    def _volume(self, metrics: list[Mapping[str, float]]) -> float:
+        losses = losses_of(metrics, self.spec.objectives)
+        return (
+            volume_of(losses, self.spec.objectives, self.spec.constraints, self.baseline) if metrics else 0.0
+        )
+
+
+def _start_journal(path: Path, spec: Spec, header: Mapping[str, Any]) -> None:
+    """Write a journal with an empty study in it."""
+    from optuna.study import StudyDirection
+
+    from autoprune.study.journal import Journal, quiet
+
+    directions = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
+    journal = Journal(path, write=True)
+    storage = journal.storage()
+    with quiet():
+        study = storage.create_new_study([directions[o.direction] for o in spec.objectives], spec.name)
+    storage.set_study_user_attr(study, "autoprune", header)
+    storage.set_study_user_attr(study, "metric_names", [o.metric for o in spec.objectives])
+    journal.close()
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON can hold it: NumPy numbers as numbers, what is not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

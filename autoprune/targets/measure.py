@@ -1,0 +1,308 @@
+"""Latency, measured so that it can be an objective.
+
+A process of its own, without torch, holds a lock that is one per machine while it measures. The candidate and
+a fixed reference network run in alternating short blocks, in shuffled order. Their minima share whatever the
+machine does at the time, so the value is the ratio of the two, times what the reference takes on the quiet
+machine: that is calibrated once per machine and runtime, and kept in the cache folder (`AUTOPRUNE_CACHE`,
+else `~/.cache/autoprune`).
+
+`python -m autoprune.targets.measure` is the process; it answers JSON lines on its standard input with JSON
+lines on its standard output and ends when its input does. `MeasuringProcess` is the other side.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import getpass
+import hashlib
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from autoprune.errors import ModelError, TargetError
+from autoprune.targets.target import Measurement
+
+WARM_UP_CALLS = 10
+WARM_UP_SECONDS = 0.3
+SPREAD = 0.05
+ATTEMPTS = 3
+CALIBRATION_ROUNDS = 60
+# Part of the key of the calibrated time: raise it whenever the reference network changes.
+REFERENCE_VERSION = 1
+
+Run = Callable[[], Any]
+
+
+class MeasuringProcess:
+    """The measuring process of this worker: started when first needed, restarted once if it dies."""
+
+    def __init__(self, *, threads: int = 1, rounds: int = 20, block_ms: float = 20.0) -> None:
+        self.threads, self.rounds, self.block_ms = threads, rounds, block_ms
+        self._process: subprocess.Popen[str] | None = None
+
+    def measure(self, model: bytes, inputs: np.ndarray[Any, Any]) -> Measurement:
+        """Latency of one run of an ONNX model on `inputs`.
+
+        Raises:
+            TargetError: the process refuses the model, or dies twice.
+        """
+        with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+            model_file, input_file = Path(folder, "model.onnx"), Path(folder, "input.npy")
+            model_file.write_bytes(model)
+            np.save(input_file, inputs)
+            request = {
+                "model": str(model_file),
+                "input": str(input_file),
+                "threads": self.threads,
+                "rounds": self.rounds,
+                "block_ms": self.block_ms,
+            }
+            answer = self._ask(request) or self._ask(request)
+        if answer is None:
+            raise TargetError("the measuring process died twice; is there enough memory for the model?")
+        if "error" in answer:
+            raise TargetError(f"the latency cannot be measured: {answer['error']}")
+        return Measurement(**answer)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer of the process, None when it is dead (the next call starts another)."""
+        process = self._process or self._start()
+        requests, answers = process.stdin, process.stdout
+        try:
+            if requests is None or answers is None:
+                return None
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
+            line = answers.readline()
+        except OSError:
+            line = ""
+        if not line:
+            self.close()
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _start(self) -> subprocess.Popen[str]:
+        package = Path(__file__).resolve().parents[2]
+        paths = [str(package), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "autoprune.targets.measure"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the driver; this process ends when its input closes
+        )
+        atexit.register(self.close)
+        return self._process
+
+    def close(self) -> None:
+        """End the process; the next measurement starts another."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        atexit.unregister(self.close)
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # what was not written yet cannot be, if it is dead
+                if stream is not None:
+                    stream.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# -- the process ---------------------------------------------------------------------------------------------
+
+
+def answer_requests(requests: IO[str], answers: IO[str]) -> None:
+    """Answer one request a line until the input ends."""
+    for line in requests:
+        try:
+            answer = measure_file(json.loads(line))
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def measure_file(request: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Measurement` for a request as `MeasuringProcess` writes it."""
+    from filelock import FileLock
+
+    candidate = _runner(Path(request["model"]).read_bytes(), np.load(request["input"]), request["threads"])
+    reference = _reference_runner(request["threads"])
+    with FileLock(_lock_file()):
+        calibrated = calibrated_ms(reference, request["threads"], request["block_ms"])
+        return measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
+
+
+def measure_runs(
+    candidate: Run, reference: Run, calibrated: float, rounds: int, block_ms: float
+) -> dict[str, Any]:
+    """Measure, and again while the two halves of the rounds disagree by more than 5 %."""
+    blocks: list[tuple[list[float], list[float]]] = []
+    for run in (candidate, reference):
+        _warm_up(run)
+    for _ in range(ATTEMPTS):
+        blocks += [_round(candidate, reference, block_ms, seed=len(blocks) + i) for i in range(rounds)]
+        spread = abs(_ratio(blocks[::2]) / _ratio(blocks[1::2]) - 1)
+        if spread <= SPREAD:
+            break
+    return {
+        "latency_ms": _ratio(blocks) * calibrated,
+        "median_ms": statistics.median(time for mine, _ in blocks for time in mine),
+        "spread": spread,
+        "reference_ms": min(min(theirs) for _, theirs in blocks),
+        "rounds": len(blocks),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+    }
+
+
+def _ratio(blocks: list[tuple[list[float], list[float]]]) -> float:
+    """Candidate to reference, each by its fastest runs."""
+    return min(min(mine) for mine, _ in blocks) / min(min(theirs) for _, theirs in blocks)
+
+
+def _round(candidate: Run, reference: Run, block_ms: float, seed: int) -> tuple[list[float], list[float]]:
+    """The times of one block of each, in an order drawn by `seed`."""
+    if random.Random(seed).random() < 0.5:
+        mine = _block(candidate, block_ms)
+        return mine, _block(reference, block_ms)
+    theirs = _block(reference, block_ms)
+    return _block(candidate, block_ms), theirs
+
+
+def _block(run: Run, block_ms: float) -> list[float]:
+    """Milliseconds of each run in a block, at least one; the first, on cold caches, is not counted."""
+    run()
+    times: list[float] = []
+    end = time.perf_counter() + block_ms / 1e3
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _warm_up(run: Run) -> None:
+    end = time.perf_counter() + WARM_UP_SECONDS
+    for _ in range(WARM_UP_CALLS):
+        run()
+        if time.perf_counter() > end:
+            return
+
+
+def open_session(content: bytes, threads: int) -> Any:
+    """An ONNX Runtime session on the processor.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def _runner(model: bytes, inputs: np.ndarray[Any, Any], threads: int) -> Run:
+    session = open_session(model, threads)
+    feed = {session.get_inputs()[0].name: np.ascontiguousarray(inputs)}
+    return lambda: session.run(None, feed)
+
+
+def _reference_runner(threads: int) -> Run:
+    if threads not in _references:
+        inputs = np.random.default_rng(0).standard_normal((1, 16, 32, 32), dtype=np.float32)
+        _references[threads] = _runner(reference_model(), inputs, threads)
+    return _references[threads]
+
+
+_references: dict[int, Run] = {}
+
+
+def reference_model() -> bytes:
+    """A fixed network of three convolutions, always the same bytes: the yardstick of every measurement."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = np.random.default_rng(0)
+    nodes, weights, source = [], [], "input"
+    for index in range(3):
+        weight = values.standard_normal((16, 16, 3, 3), dtype=np.float32) / 12
+        weights.append(numpy_helper.from_array(weight, f"w{index}"))
+        nodes.append(helper.make_node("Conv", [source, f"w{index}"], [f"c{index}"], pads=[1, 1, 1, 1]))
+        source = "output" if index == 2 else f"r{index}"
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [source]))
+    shape = [1, 16, 32, 32]
+    graph = helper.make_graph(
+        nodes,
+        "reference",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def calibrated_ms(reference: Run, threads: int, block_ms: float) -> float:
+    """What the reference takes on this machine when it is quiet, measured once and cached."""
+    cached = cache_folder() / f"reference-{_machine_key(threads)}.json"
+    try:
+        return float(json.loads(cached.read_text())["milliseconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent or damaged: measured now
+    _warm_up(reference)
+    best = min(min(_block(reference, block_ms)) for _ in range(CALIBRATION_ROUNDS))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = cached.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps({"milliseconds": best}))
+    unfinished.replace(cached)
+    return best
+
+
+def cache_folder() -> Path:
+    """Where calibrations are kept."""
+    return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
+
+
+def _machine_key(threads: int) -> str:
+    import onnxruntime
+
+    parts = (platform.node(), _processor(), onnxruntime.__version__, threads, REFERENCE_VERSION)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _lock_file() -> Path:
+    return Path(tempfile.gettempdir()) / f"autoprune-measure-{getpass.getuser()}.lock"
+
+
+if __name__ == "__main__":
+    answer_requests(sys.stdin, sys.stdout)

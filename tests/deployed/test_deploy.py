@@ -1,0 +1,116 @@
+"""Folding changes nothing, and quantizers stand where integer kernels want them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from quantizable_networks import NETWORKS, Residual, network
+from torch import fx, nn
+
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind
+from autoprune.deployed.fold import fold_batch_norm
+from autoprune.deployed.placement import place
+from autoprune.deployed.quantizers import weight_scale
+
+
+def layers(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if layer_kind(module)]
+
+
+def placed(model: nn.Module, bits: dict[str, tuple[int, int]], example: torch.Tensor) -> dict[str, int]:
+    graph = fx.symbolic_trace(model.eval())
+    fold_batch_norm(graph, example)
+    return {placement.tensor.name: placement.bits for placement in place(graph, bits)}
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "untraceable"])
+def test_folding_leaves_the_outputs_unchanged(name: str) -> None:
+    model, inputs = network(name)
+    graph = fx.symbolic_trace(model)
+    with torch.no_grad():
+        expected = model(inputs)
+        fold_batch_norm(graph, inputs[:1])
+        assert torch.allclose(graph(inputs), expected, atol=1e-5)
+
+
+def test_batch_norm_on_a_sequence_is_not_folded_into_a_linear_layer() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)).eval()
+    graph = fx.symbolic_trace(model)
+    fold_batch_norm(graph, torch.zeros(1, 6, 4))
+    assert any(isinstance(module, nn.BatchNorm1d) for module in graph.modules())
+
+
+def test_every_tensor_between_integer_layers_is_quantized_once() -> None:
+    model, inputs = network("residual")
+    found = placed(model, dict.fromkeys(layers(model), (8, 8)), inputs[:1])
+    assert found == dict.fromkeys(
+        ["x", "relu", "relu_1", "two_0", "relu_2", "down_0", "shortcut_0", "relu_3", "adaptive_avg_pool2d"], 8
+    )
+
+
+def test_what_the_network_returns_is_not_quantized() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    assert placed(model, {"0": (8, 8)}, torch.zeros(1, 3, 8, 8)) == {"input_1": 8}
+
+
+def test_float_layers_read_unrounded_tensors() -> None:
+    model, inputs = network("concat")
+    graph = deploy(model, {"wide.0": (8, 8)}, inputs[:1])
+    assert isinstance(graph, fx.GraphModule)
+    readers = {
+        node.name: node.args[0].name for node in graph.graph.nodes if node.name in ("wide_0", "narrow_0")
+    }
+    assert readers["wide_0"] != readers["narrow_0"] == "max_pool2d"
+
+
+def test_a_float_layer_behind_an_integer_one_reads_integers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    assert placed(model, {"0": (8, 8)}, torch.zeros(1, 3, 8, 8)) == {"input_1": 8, "_1": 8}
+
+
+def test_two_readers_with_different_bits_get_a_quantizer_each() -> None:
+    model, inputs = network("concat")
+    graph = deploy(model, {"wide.0": (8, 4), "narrow.0": (8, 8)}, inputs[:1])
+    names = {name for name, module in graph.named_modules() if isinstance(module, ActivationQuantizer)}
+    assert {"activations.max_pool2d", "activations.max_pool2d_4"} <= names
+
+
+def test_a_network_that_cannot_be_traced_rounds_layer_by_layer() -> None:
+    model, inputs = network("untraceable")
+    deployed = deploy(model, {"one": (8, 8), "head": (4, 32)}, inputs[:1])
+    assert not isinstance(deployed, fx.GraphModule)
+    one, head = deployed.get_submodule("one"), deployed.get_submodule("head")
+    assert isinstance(one, QuantizedLayer) and isinstance(one.input, ActivationQuantizer)
+    assert isinstance(head, QuantizedLayer) and head.input is None
+
+
+def test_layers_that_this_architecture_lacks_are_passed_over() -> None:
+    deployed = deploy(Residual().eval(), {"head": (8, 8), "layer9.conv": (8, 8)}, torch.zeros(1, 3, 16, 16))
+    assert [name for name, module in deployed.named_modules() if isinstance(module, QuantizedLayer)] == [
+        "head"
+    ]
+
+
+def test_arguments_make_the_same_module_again() -> None:
+    layer = QuantizedLayer.of(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), 4, 8, rounds_input=True)
+    again = QuantizedLayer(**layer.arguments())
+    again.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 5, 5)
+    assert torch.equal(layer(x), again(x))
+    assert ActivationQuantizer(**ActivationQuantizer(4).arguments()).bits == 4
+    assert "bits=4/8" in repr(layer)
+
+
+def test_a_quantizer_has_an_exact_zero() -> None:
+    quantizer = ActivationQuantizer(8)
+    x = torch.tensor([-0.37, 0.0, 1.1])
+    assert torch.equal(quantizer(x), x)
+    quantizer.set_range(-0.37, 1.1)
+    assert float(quantizer(x)[1]) == 0.0
+    assert torch.allclose(quantizer(x), x, atol=0.003)
+
+
+def test_few_bits_cut_off_the_tails_of_a_weight() -> None:
+    weight = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
+    assert weight_scale(weight, 8, 0).item() == pytest.approx(weight.abs().max().item() / 127)
+    assert weight_scale(weight, 3, 0).item() < 0.9 * weight.abs().max().item() / 3

@@ -1,0 +1,64 @@
+"""The first points of a search: uniform designs that lie in the space, whatever it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoprune.search.anchors import MOST, anchors
+from autoprune.space import Choice, Options, Range, Space
+
+FULL = Space(
+    {
+        "architecture.depth": Options((1, 2, 3), 3),
+        "architecture.norm": Options(("batch", "none"), "batch"),
+        "prune.a.ratio": Range(0.0, 0.8, 0.0),
+        "prune.b.ratio": Range(0.0, 0.8, 0.0),
+        "prune.criterion": Options(("l1", "taylor"), "l1"),
+        "distill.temperature": Range(1.0, 8.0, 4.5),
+        "quantize.a.weight_bits": Options((4, 8, 32), 32),
+        "quantize.a.activation_bits": Options((8, 32), 32),
+    }
+)
+
+
+def test_they_start_from_the_baseline_and_compress_it_alike() -> None:
+    points = anchors(FULL, FULL.neutral())
+    assert points[0] == FULL.neutral()
+    assert points[1] == {**FULL.neutral(), "quantize.a.weight_bits": 8, "quantize.a.activation_bits": 8}
+    assert {point["prune.a.ratio"] for point in points} == {0.0, 0.25, 0.5}
+    assert all(point["prune.a.ratio"] == point["prune.b.ratio"] for point in points)
+    assert {point["architecture.depth"] for point in points} == {1, 3}
+    assert {point["architecture.norm"] for point in points} == {"batch", "none"}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"prune.a.ratio": Range(0.6, 0.7, 0.0)},
+        {"prune.a.ratio": Range(0.0, 0.8, 0.0, step=0.2)},
+        {"prune.a.ratio": Options((0.3, 0.5), 0.0)},
+        {"quantize.a.weight_bits": Options((2, 4), 32)},
+        {"quantize.a.weight_bits": Options((32,), 32)},
+        {"architecture.kind": Options(("wide", "deep"), "shallow")},
+        {"architecture.width": Range(8, 64, 32, step=8)},
+        {"architecture.bias": Options((True, False), True)},
+        {"train.learning_rate": Range(0.1, 0.1, 0.1)},
+    ],
+)
+def test_every_point_lies_in_the_space_and_none_comes_twice(choices: dict[str, Choice]) -> None:
+    space = Space(choices)
+    points = anchors(space, space.neutral())
+    assert 1 <= len(points) <= MOST
+    assert all(space.problems_of(point) == [] and set(point) == set(space) for point in points)
+    assert all(point not in points[:i] for i, point in enumerate(points))
+
+
+def test_bits_that_are_not_offered_are_replaced_by_the_nearest() -> None:
+    space = Space({"quantize.a.weight_bits": Options((3, 6, 32), 32)})
+    assert [point["quantize.a.weight_bits"] for point in anchors(space, space.neutral())] == [32, 6]
+
+
+def test_a_large_space_is_covered_by_few() -> None:
+    space = Space({f"architecture.blocks{i}": Options((1, 2, 3), 3) for i in range(20)})
+    assert len(anchors(space, space.neutral())) == MOST

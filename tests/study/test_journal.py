@@ -1,0 +1,89 @@
+"""The journal: written in groups, and readable after a driver was killed in the middle of a line."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+from small_study import add, new_study
+
+from autoprune.errors import RunFolderError
+from autoprune.study import Study
+
+
+def journal_of(folder: Path) -> Path:
+    with new_study(folder) as study:
+        add(study, 88.0, 1.5)
+        add(study, 87.0, 1.0)
+    return folder / "study.journal"
+
+
+def test_a_torn_last_line_is_ignored_and_then_cut_off(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "run")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(whole[:-20])
+    assert [t.state for t in Study.open(path.parent).trials] == ["stopped", "running"]
+    assert path.read_bytes() == whole[:-20]
+    with Study.open(path.parent, write=True) as study:
+        assert len(study.pending) == 1
+    assert path.read_bytes() == b"".join(lines[:-1])
+
+
+def test_every_cut_of_the_file_can_be_resumed(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "run")
+    whole = path.read_bytes()
+    header = sum(len(line) for line in whole.splitlines(keepends=True)[:3])
+    for end in range(header, len(whole), 97):
+        path.write_bytes(whole[:end])
+        with Study.open(path.parent, write=True) as study:
+            assert len(study.results) + len(study.pending) == len(study.trials) <= 2
+
+
+def test_nothing_is_written_before_a_commit(tmp_path: Path) -> None:
+    from autoprune.record import Request
+
+    with new_study(tmp_path / "run") as study:
+        before = (tmp_path / "run" / "study.journal").read_bytes()
+        study.log_request(Request(0, 0, {}))
+        assert (tmp_path / "run" / "study.journal").read_bytes() == before
+        study.commit()
+        assert len((tmp_path / "run" / "study.journal").read_bytes()) > len(before)
+
+
+@pytest.mark.parametrize("damage", [b"{not json\n", b'{"op_code": 99}\n', b"[]\n", b"\xff\xfe\n"])
+def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
+    path = journal_of(tmp_path / "run")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = damage
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(RunFolderError, match=r"study.journal: line 5 is damaged"):
+        Study.open(path.parent)
+
+
+def test_what_is_no_journal_is_not_touched(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "run")
+    path.write_bytes(b"a picture of a cat")
+    with pytest.raises(RunFolderError, match="line 1 is damaged"):
+        Study.open(path.parent, write=True)
+    assert path.read_bytes() == b"a picture of a cat"
+    path.write_bytes(b"")
+    with pytest.raises(RunFolderError, match="is not the journal of a study of this version"):
+        Study.open(path.parent)
+
+
+def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "study.journal"
+    with new_study(tmp_path / "run") as study:
+        add(study, 88.0, 1.5)
+        whole = path.read_bytes()
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, hard))
+        try:
+            with pytest.raises(RunFolderError, match="study.journal cannot be written: File too large"):
+                add(study, 87.0, 1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert path.read_bytes() == whole
+    assert len(Study.open(tmp_path / "run").results) == 2  # closing tried again, with room

@@ -1,0 +1,118 @@
+"""Latency: more work takes longer, the spread is told, and a dead process is replaced."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import ModelError, TargetError
+from autoprune.targets import measure
+from autoprune.targets.measure import (
+    MeasuringProcess,
+    calibrated_ms,
+    measure_runs,
+    open_session,
+    reference_model,
+)
+from autoprune.targets.onnx_graph import to_onnx
+
+INPUTS = np.zeros((1, 16, 32, 32), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def network(depth: int) -> bytes:
+    layers = [nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)]
+    return to_onnx(nn.Sequential(*layers).eval(), torch.from_numpy(INPUTS)).SerializeToString()
+
+
+def test_bigger_is_not_faster() -> None:
+    process = MeasuringProcess(rounds=4, block_ms=4)
+    small, big = process.measure(network(1), INPUTS), process.measure(network(6), INPUTS)
+    process.close()
+    assert small.latency_ms * 2 < big.latency_ms
+
+
+def test_a_measurement_says_how_far_it_can_be_trusted() -> None:
+    process = MeasuringProcess(rounds=4, block_ms=2)
+    found = process.measure(reference_model(), INPUTS)
+    process.close()
+    assert found.rounds >= 4
+    assert found.spread >= 0
+    assert found.latency_ms <= found.median_ms * 1.5
+    assert found.reference_ms > 0
+
+
+def test_the_process_is_replaced_when_it_is_killed() -> None:
+    process = MeasuringProcess(rounds=2, block_ms=1)
+    process.measure(network(1), INPUTS)
+    assert process._process is not None
+    os.kill(process._process.pid, signal.SIGKILL)
+    assert process.measure(network(1), INPUTS).latency_ms > 0
+    process.close()
+    process.close()
+
+
+def test_a_file_that_is_no_model_is_refused() -> None:
+    process = MeasuringProcess(rounds=2, block_ms=1)
+    with pytest.raises(TargetError, match="cannot be measured: ModelError"):
+        process.measure(b"not a model", INPUTS)
+    process.close()
+
+
+def test_a_session_refuses_what_is_no_model() -> None:
+    with pytest.raises(ModelError, match="cannot load"):
+        open_session(b"not a model", 1)
+
+
+def test_the_process_loads_no_torch() -> None:
+    code = "import sys, autoprune.targets.measure; print({'torch', 'ray', 'optuna'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(reference_model())
+    np.save(tmp_path / "input.npy", INPUTS)
+    files = {"model": str(tmp_path / "model.onnx"), "input": str(tmp_path / "input.npy")}
+    request = {**files, "threads": 1, "rounds": 2, "block_ms": 2}
+    answers = io.StringIO()
+    measure.answer_requests(io.StringIO(json.dumps(request) + "\n{}\n"), answers)
+    good, bad = map(json.loads, answers.getvalue().splitlines())
+    # The reference measured against itself takes what it takes.
+    assert good["latency_ms"] == pytest.approx(good["reference_ms"], rel=0.5)
+    assert "KeyError" in bad["error"]
+
+
+def test_halves_that_disagree_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.0, 1.2, 1.0, 1.01, 1.0])
+    monkeypatch.setattr(measure, "_ratio", lambda blocks: next(ratios))
+    found = measure_runs(lambda: None, lambda: None, calibrated=2.0, rounds=2, block_ms=0.01)
+    assert found["rounds"] == 4
+    assert found["spread"] == pytest.approx(0.0099, abs=1e-3)
+    assert found["latency_ms"] == 2.0
+
+
+def test_the_reference_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    first = calibrated_ms(lambda: sum(range(100)), 1, 0.01)
+    assert calibrated_ms(lambda: pytest.fail("measured again"), 1, 0.01) == first
+    next(tmp_path.iterdir()).write_text("damaged")
+    assert calibrated_ms(lambda: None, 1, 0.01) > 0
+
+
+def test_the_reference_is_always_the_same() -> None:
+    assert reference_model() == reference_model()

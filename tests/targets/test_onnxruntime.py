@@ -1,0 +1,148 @@
+"""ONNX Runtime computes what the deployed module computes, in integers where it can."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from quantizable_networks import NETWORKS, network
+from torch import nn
+
+from autoprune.compress.calibrate import calibrate
+from autoprune.deployed import deploy, layer_kind
+from autoprune.errors import ModelError
+from autoprune.targets.onnx_graph import to_onnx
+from autoprune.targets.onnxruntime import OnnxRuntime
+
+
+def layers(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if layer_kind(module)]
+
+
+def deployed(model: nn.Module, inputs: torch.Tensor, bits: dict[str, tuple[int, int]]) -> nn.Module:
+    quantized = deploy(model, bits, inputs[:1])
+    calibrate(quantized, [inputs])
+    return quantized
+
+
+def differences(model: nn.Module, inputs: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Between module and runtime, of each example, relative to the largest output."""
+    with torch.no_grad():
+        expected = model(inputs).numpy()
+    outputs = OnnxRuntime().build(model, inputs[:1]).run(inputs.numpy())
+    return np.asarray(np.abs(outputs - expected).max(1) / np.abs(expected).max())
+
+
+def agree(model: nn.Module, inputs: torch.Tensor) -> bool:
+    """Exactly for nearly all; a value that lies on the edge of two codes may fall to either side."""
+    found = differences(model, inputs)
+    return bool((found < 1e-4).mean() >= 0.95 and found.max() < 5e-3)
+
+
+def fused(content: bytes, folder: Path) -> Counter[str]:
+    """The operations that are left when ONNX Runtime has fused all it can."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "fused.onnx"), 3
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "fused.onnx").graph.node)
+
+
+@pytest.mark.parametrize("bits", [(8, 8), (4, 8), (3, 32), (16, 8), (32, 8), (16, 32)], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_runtime_and_module_agree(name: str, bits: tuple[int, int]) -> None:
+    model, inputs = network(name)
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), bits))
+    if name == "shared":  # a layer called twice keeps a float bias, which the runtime rounds
+        assert differences(quantized, inputs).max() < 2e-3
+    else:
+        assert agree(quantized, inputs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_runtime_and_module_agree_for_any_mixture_of_bits(seed: int) -> None:
+    model, inputs = network(("residual", "concat", "separable")[seed % 3])
+    draw = random.Random(seed)
+    bits = {name: (draw.choice((2, 4, 8, 16, 32)), draw.choice((8, 32))) for name in layers(model)}
+    assert agree(deployed(model, inputs, bits), inputs)
+
+
+def test_an_unquantized_model_runs_as_it_is() -> None:
+    model, inputs = network("residual")
+    assert differences(model, inputs).max() <= 1e-5
+
+
+def test_an_integer_model_has_no_float_layer_left(tmp_path: Path) -> None:
+    model, inputs = network("residual")
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), (8, 8)))
+    operations = fused(OnnxRuntime().build(quantized, inputs[:1]).files["model.onnx"], tmp_path)
+    assert operations["QLinearConv"] == 5
+    assert operations["QLinearAdd"] == 2
+    assert operations["QGemm"] == 1
+    assert not {"Conv", "Gemm", "Add", "DequantizeLinear"} & operations.keys()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])
+def test_packed_weights_become_the_same_integer_operations(bits: int, tmp_path: Path) -> None:
+    model, inputs = network("residual")
+    content = (
+        OnnxRuntime()
+        .build(deployed(model, inputs, dict.fromkeys(layers(model), (bits, 8))), inputs[:1])
+        .files["model.onnx"]
+    )
+    stored = onnx.load_from_string(content)
+    assert any(node.op_type == "Unpack" for node in stored.graph.node)
+    operations = fused(content, tmp_path)
+    assert operations["QLinearConv"] == 5
+    assert "Unpack" not in operations
+
+
+def test_fewer_bits_make_a_smaller_file() -> None:
+    model, inputs = network("residual")
+    sizes = [
+        len(
+            to_onnx(
+                deployed(model, inputs, dict.fromkeys(layers(model), bits)), inputs[:1]
+            ).SerializeToString()
+        )
+        for bits in ((2, 32), (4, 32), (8, 32), (16, 32))
+    ] + [len(to_onnx(model, inputs[:1]).SerializeToString())]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] / 5
+
+
+def test_any_batch_size_runs() -> None:
+    model, inputs = network("concat")
+    runnable = OnnxRuntime().build(deployed(model, inputs, dict.fromkeys(layers(model), (8, 8))), inputs[:1])
+    one = np.concatenate([runnable.run(example[None].numpy()) for example in inputs[:5]])
+    assert np.allclose(one, runnable.run(inputs[:5].numpy()), atol=1e-5)
+
+
+def test_a_model_that_cannot_be_exported_is_refused_by_the_name_of_its_operator() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.view_as_real(torch.fft.rfft(x))
+
+    with pytest.raises(ModelError, match=r"cannot be exported to ONNX: .*fft_rfft"):
+        OnnxRuntime().build(Spectrum(), torch.randn(1, 16))
+
+
+@pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        ({"quantize.conv.weight_bits": 4, "quantize.conv.activation_bits": 8}, None),
+        ({"quantize.conv.weight_bits": 12}, "12-bit weight"),
+        ({"quantize.conv.activation_bits": 4}, "8, 32 are legal"),
+        ({"prune.conv.ratio": 0.5}, None),
+    ],
+)
+def test_illegal_bits_are_refused_with_a_reason(choices: dict[str, Any], reason: str | None) -> None:
+    found = OnnxRuntime().supports(choices)
+    assert found is None if reason is None else reason in str(found)
