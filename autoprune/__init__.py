@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoprune.api import check, export, finish, open_study, profile, report, resume, search
     from autoprune.compress.technique import Technique
     from autoprune.errors import AutopruneError
-    from autoprune.export import load
+    from autoprune.export.artifact import load
     from autoprune.task import Batch, ClassificationTask, Data, RegressionTask
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOME = {
     "check": "autoprune.api",
     "export": "autoprune.api",
     "finish": "autoprune.api",
-    "load": "autoprune.export",
+    "load": "autoprune.export.artifact",
     "open_study": "autoprune.api",
     "profile": "autoprune.api",
     "report": "autoprune.api",

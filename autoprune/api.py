@@ -274,7 +274,10 @@ def _run(study: Study, pool: Pool, on_event: OnEvent | None) -> Study:
 
     pool.broadcast("attach_baseline", study.baseline)
     sampler = make_sampler(study.spec.search.sampler, study.spec.seed, study.spec.folder)
-    run_search(study, pool, sampler, on_event=on_event)
+    try:
+        run_search(study, pool, sampler, on_event=on_event)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(str(study.folder)) from None  # what there is to resume
     return study
 
 

@@ -42,7 +42,7 @@ from autoprune.task import (
 )
 from autoprune.train import TrainSettings, recalibrate, train
 
-RECALIBRATION_BATCHES = 20
+RECALIBRATION_BATCHES = 10
 PROBE_STEPS = 4
 
 

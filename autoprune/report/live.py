@@ -128,7 +128,7 @@ def figures_of(status: Mapping[str, Any], busy: int | None) -> dict[str, str]:
     """What is shown of `study.status()`, by its title."""
     trials, best = status["trials"], status["best"]
     shown = {
-        "trials": f"{trials['finished']} done, {trials['stopped']} of them early, {trials['failed']} failed",
+        "trials": f"{trials['finished']} ({trials['stopped']} stopped early), {trials['failed']} failed",
         "front": f"{status['front_size']}, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else f"trial {best['trial']}: {_listed(best['metrics'])}",
         "left": budget_left(status["budget"]),

@@ -57,9 +57,8 @@ def _with(space: Space, point: Point, suffix: str, value: Callable[[Choice], Val
 
 def _integer_bits(choice: Choice) -> Value:
     """8 bits, or the option nearest to it below 32; the most there is when all are float."""
-    options = [float(v) for v in choice.values] if isinstance(choice, Options) else []
-    narrow = [v for v in options if v < 32]
-    return _nearest(choice, min(narrow, key=lambda v: abs(v - INTEGER_BITS)) if narrow else 32)
+    narrow = [v for v in choice.values if int(v) < 32] if isinstance(choice, Options) else []
+    return min(narrow, key=lambda v: abs(int(v) - INTEGER_BITS)) if narrow else _nearest(choice, 32)
 
 
 def _opposite(choice: Choice, value: Value) -> Value:
@@ -72,7 +71,11 @@ def _opposite(choice: Choice, value: Value) -> Value:
 
 def _others(choice: Choice, value: Value) -> list[Value]:
     """Every other option; of a range, the end that is farther away."""
-    return [v for v in choice.values if v != value] if isinstance(choice, Options) else [_opposite(choice, value)]
+    return (
+        [v for v in choice.values if v != value]
+        if isinstance(choice, Options)
+        else [_opposite(choice, value)]
+    )
 
 
 def _nearest(choice: Choice, value: Value) -> Value:

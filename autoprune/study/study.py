@@ -81,6 +81,7 @@ class Study:
         self._finished: set[int] = set()  # trials with a result
         self._clock_base, self._clock_start, self._device_seconds = 0.0, math.nan, 0.0
         self._front: list[Trial] | None = None
+        self._is_searching = False  # in this session, by this process
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
             self._take_in(stored)
 
@@ -243,6 +244,7 @@ class Study:
         """Note where the search stands: `running`, `finished` or `interrupted`; durable at once."""
         self._storage.set_study_user_attr(self._id, "state", {"state": state, "reason": reason})
         self._attributes = {**self._attributes, "state": {"state": state, "reason": reason}}
+        self._is_searching = state == "running"
         self.commit()
 
     def save_checkpoint(self, evaluation: Evaluation) -> None:
@@ -423,9 +425,10 @@ class Study:
     def state(self) -> str:
         """`running`, `finished` or `interrupted`; the last too when a driver was killed."""
         noted = str(self._attributes.get("state", {}).get("state", "interrupted"))
-        if noted == "running" and self._lock is None and not Lock.is_held(self.folder):
-            return "interrupted"
-        return noted
+        if noted != "running":
+            return noted
+        is_alive = self._is_searching if self._lock is not None else Lock.is_held(self.folder)
+        return "running" if is_alive else "interrupted"
 
     @property
     def reason(self) -> str:

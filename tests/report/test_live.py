@@ -21,7 +21,7 @@ def test_a_line_says_where_the_search_stands(searched):
     with LineView(lines.append) as view:
         view("evaluated", payload(searched, 0))
     (line,) = lines
-    assert "48 done" in line and "best trial" in line and "left 12 trials" in line and "2 workers" in line
+    assert "trials 48 (" in line and "best trial" in line and "left 12 trials" in line and "2 workers" in line
 
 
 def test_lines_are_seconds_apart_but_failures_are_said_at_once(searched):

@@ -21,7 +21,10 @@ def test_one_of_three_goes_on() -> None:
 
 
 def test_the_highest_rung_comes_first() -> None:
-    rungs = [results(3.0, 1.0, 2.0, 4.0, 5.0, 6.0), {1: Result([1.0], []), 2: Result([0.5], []), 0: Result([2.0], [])}]
+    rungs = [
+        results(3.0, 1.0, 2.0, 4.0, 5.0, 6.0),
+        {1: Result([1.0], []), 2: Result([0.5], []), 0: Result([2.0], [])},
+    ]
     assert next_promotion(rungs, [{1}, set()], 3) == (2, 2)
     assert next_promotion(rungs, [{1}, {2}], 3) == (2, 1)
 
@@ -36,7 +39,12 @@ def test_at_the_end_one_goes_on_from_each_rung() -> None:
 
 
 def test_what_dominates_goes_before_what_is_dominated() -> None:
-    table = {0: Result([2.0, 2.0], []), 1: Result([1.0, 3.0], []), 2: Result([3.0, 3.0], []), 3: Result([0.5, 9.0], [])}
+    table = {
+        0: Result([2.0, 2.0], []),
+        1: Result([1.0, 3.0], []),
+        2: Result([3.0, 3.0], []),
+        3: Result([0.5, 9.0], []),
+    }
     assert best_first(table)[-1] == 2
 
 

@@ -24,7 +24,9 @@ class Looking(RandomSampler):
     shown: list[Any]
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        self.shown = [(t.state.name, t.values, dict(t.constraints)) for t in study.get_trials(deepcopy=False)][:-1]
+        self.shown = [
+            (t.state.name, t.values, dict(t.constraints)) for t in study.get_trials(deepcopy=False)
+        ][:-1]
 
 
 def sampling(sampler: BaseSampler | None = None) -> Sampling:

@@ -46,9 +46,7 @@ def finished(
 ) -> Evaluation:
     """A finished evaluation that read every choice."""
     metrics = {"accuracy": accuracy, "latency_ms": latency, "size_bytes": size}
-    return Evaluation(
-        trial, rung, "finished", choices, metrics, read=dict(choices), seconds={"total": 1.5}
-    )
+    return Evaluation(trial, rung, "finished", choices, metrics, read=dict(choices), seconds={"total": 1.5})
 
 
 def add(study: Study, accuracy: float, latency: float, *, size: float = 500.0, ratio: float = 0.0) -> int:

@@ -146,9 +146,7 @@ def test_hypervolume_counts_gains_over_the_limits(tmp_path: Path) -> None:
         add(study, 89.5, 1.1)
         history = study.hypervolume_history()
         assert [count for count, _, _ in history] == [1, 2, 3]
-        assert [value for _, _, value in history] == pytest.approx(
-            [0.055, 0.055, 9.5 / 90 * 0.55], rel=1e-6
-        )
+        assert [value for _, _, value in history] == pytest.approx([0.055, 0.055, 9.5 / 90 * 0.55], rel=1e-6)
 
 
 def test_status_counts_what_is_durable(tmp_path: Path) -> None:

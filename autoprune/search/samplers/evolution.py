@@ -29,19 +29,18 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 SECOND_RANK = 0.2  # how often a parent may also come from just behind the front
-CROSSOVER = 0.3  # how often a second parent takes part
-IN_UNISON = 0.3  # how often all choices of a kind move together
-LARGEST_STEP = 0.3  # of the range of a number, standard deviation
+CROSSOVER = 0.9  # how often a second parent takes part
+IN_UNISON = 0.5  # how often all choices of a kind move together
+STEPS = (0.1, 1.1)  # standard deviations of a move, in ranges of the number; bounds hold what goes beyond
 LEAST_PARENTS = 5  # infeasible ones make up the number, those that violate least first
 
 
 class EvolutionSampler(BaseSampler):
-    """Mutates, and sometimes crosses, trials of the front.
+    """Crosses trials of the front and mutates the child.
 
-    How much a mutation changes is drawn anew each time, from one choice to a third of them and from small
-    steps to large ones, so that no step size need be tuned. Choices of a kind (`prune.*.ratio`) sometimes
-    move together: with dozens of layers, changes one by one would take hundreds of trials to shrink a whole
-    network.
+    How much a mutation changes is drawn anew each time, from one choice to a third of them and from small steps to
+    large ones, so that no step size need be tuned. Every other time all choices of a kind (`prune.*.ratio`) move
+    together: with dozens of layers, changes one by one would take hundreds of trials to shrink a whole network.
 
     Args:
         seed: of every draw; None takes one from the system.
@@ -131,7 +130,7 @@ class EvolutionSampler(BaseSampler):
         return self._pick([option for i, option in enumerate(options) if i != place])
 
     def _scale(self) -> float:
-        return LARGEST_STEP * float(self._generator.uniform()) ** 2 + 0.02
+        return float(self._generator.uniform(*STEPS))
 
     def _normal(self, scale: float) -> float:
         return float(self._generator.normal(0.0, scale))
