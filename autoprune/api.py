@@ -94,10 +94,9 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
     """
     from autoprune.study import Study
 
-    with Study.open(run, write=True) as study:
-        with _workers(study.spec, task) as pool:
-            pool.broadcast("attach_reference", _reference_of(study))
-            return _run(study, pool, on_event)
+    with Study.open(run, write=True) as study, _workers(study.spec, task) as pool:
+        pool.broadcast("attach_reference", _reference_of(study))
+        return _run(study, pool, on_event)
 
 
 def open_study(run: str | Path) -> Study:
@@ -113,6 +112,7 @@ def finish(
     *,
     epochs: float | None = None,
     minutes: float | None = None,
+    learning_rate: float | None = None,
     task: Task | None = None,
 ) -> Trial:
     """Train a chosen candidate on, in one long cycle, measure it again, and record that as its latest result.
@@ -121,7 +121,8 @@ def finish(
         trial: a trial of a study, or a run folder with the `number` of one in it.
         number: the trial's number, with a run folder.
         epochs: how long to train.
-        minutes: or so many minutes of this machine, turned into epochs by a few timed steps.
+        minutes: or for so long on this machine; the learning rate comes down with the clock.
+        learning_rate: its peak, in place of the spec's; a smaller one keeps more of what the candidate has learnt.
 
     Returns:
         The trial with its new figures. It runs in this process, with all of its threads.
@@ -141,7 +142,7 @@ def finish(
         evaluator = _evaluator(study, task, max_seconds=None if minutes is None else 60 * minutes)
         length = MANY_EPOCHS if epochs is None else epochs
         rung, weights = study.next_rung(found.number), study.load_checkpoint(found.number)
-        request = Request(found.number, rung, found.choices, weights, epochs=length)
+        request = Request(found.number, rung, found.choices, weights, length, learning_rate)
         result = evaluator.evaluate(request)
         if result.state != "finished":
             raise SearchFailed(f"finishing trial {found.number} {result.state}: {result.reason}")
@@ -213,8 +214,8 @@ def check(reference: str, folder: Path | None = None) -> list[Check]:
 
 def listing() -> dict[str, list[str]]:
     """What is built in, by kind."""
-    from autoprune.spec.sections import CRITERIA, SCHEDULES
     from autoprune.search.samplers import BUILT_IN as SAMPLERS
+    from autoprune.spec.sections import CRITERIA, SCHEDULES
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
 

@@ -234,6 +234,7 @@ def finish(
     trial: Annotated[int, typer.Option(metavar="N", help="The trial to train on.")],
     epochs: Annotated[float | None, typer.Option(metavar="E", help="For so many epochs.")] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Or for so many minutes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="R", help="In place of the spec's.")] = None,
 ) -> None:
     """Train a chosen candidate on.
 
@@ -242,7 +243,7 @@ def finish(
     from autoprune import api
     from autoprune.report.readable import figure
 
-    found = api.finish(run, trial, epochs=epochs, minutes=minutes)
+    found = api.finish(run, trial, epochs=epochs, minutes=minutes, learning_rate=learning_rate)
     print(f"trial {found.number}: {', '.join(f'{n} {figure(n, v)}' for n, v in found.metrics.items())}")
 
 

@@ -227,14 +227,20 @@ class Evaluator:
     ) -> None:
         """Train from rung `done` to the one requested, one stretch each."""
         if request.epochs is not None:
-            self._stretch(model, request.epochs, request.rung, choices, context)
+            self._stretch(model, request.epochs, request.rung, request, choices, context)
             return
         ends = (0.0, *self.spec.search.rungs)
         for rung in range(done + 1, request.rung + 1):
-            self._stretch(model, ends[rung + 1] - ends[rung], rung, choices, context)
+            self._stretch(model, ends[rung + 1] - ends[rung], rung, request, choices, context)
 
     def _stretch(
-        self, model: nn.Module, epochs: float, rung: int, choices: Choices, context: Context
+        self,
+        model: nn.Module,
+        epochs: float,
+        rung: int,
+        request: Request,
+        choices: Choices,
+        context: Context,
     ) -> None:
         """One stretch of training, a full learning-rate cycle; without epochs only BatchNorm is recalibrated."""
         split, batch_size = self.data.train, self.settings.batch_size
@@ -257,7 +263,8 @@ class Evaluator:
             for technique in self.techniques:
                 technique.on_step(model, step, total)
 
-        rate = choices.number("train.learning_rate", self.settings.learning_rate)
+        usual = self.settings.learning_rate
+        rate = request.learning_rate or choices.number("train.learning_rate", usual)
         train(
             trained,
             self.task,

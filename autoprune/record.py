@@ -24,6 +24,7 @@ class Request:
         choices: the whole point.
         checkpoint: what the evaluation at the rung before returned, None to start from the reference.
         epochs: train for so many epochs instead of the rung's own (finishing a chosen candidate).
+        learning_rate: and with this peak learning rate instead of the spec's.
     """
 
     trial: int
@@ -31,6 +32,7 @@ class Request:
     choices: dict[str, Value]
     checkpoint: bytes | None = None
     epochs: float | None = None
+    learning_rate: float | None = None
 
 
 @dataclass

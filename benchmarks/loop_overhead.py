@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/loop_overhead.py [--trials N] [--tune-python PYTHON] [--tune-trials N]
 
-Both run the same 20 choices and two objectives, the same sampler (Optuna's random one, seed 0) and two workers
-on a Ray of their own. Ours writes a durable study: every proposal before it is dispatched and every result, one
-fsync for each group. Ray Tune runs OptunaSearch with `reuse_actors=True`.
+Both run the same 20 choices and two objectives, the same sampler (Optuna's random one, seed 0) and two
+workers on a Ray of their own. Ours writes a durable study: every proposal before it is dispatched and every
+result, one fsync for each group. Ray Tune runs OptunaSearch with `reuse_actors=True`.
 
 Ray Tune needs packages that autoprune does not; they belong in an environment of their own:
 

@@ -60,7 +60,9 @@ def main() -> None:
     from autoprune.space import Space
     from autoprune.spec import load_spec
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--evaluate", action="store_true", help="also after one evaluation")
     here = str(Path(__file__).resolve())
     options = parser.parse_args()

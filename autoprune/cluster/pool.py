@@ -73,6 +73,9 @@ class Pool:
         self._setup: list[tuple[str, Sequence[Any]]] = []  # what every worker was sent, in order
         self._actors: list[Any] = []
         self._tasks: dict[Any, dict[Any, _Task]] = {}  # worker -> future -> request, oldest first
+        self._warming: dict[
+            Any, Any
+        ] = {}  # new worker -> future of the last broadcast that it is given again
         self._gone: list[tuple[Request, Evaluation]] = []
         self._owns_ray = _start_ray(address, workers * cpus_per_worker)
         try:
@@ -217,6 +220,8 @@ class Pool:
                 error = _cause(answer)
                 answer = _failed(task, f"{type(error).__name__}: {error}")
             self._gone.append((task.request, answer))
+            for following in list(self._tasks[actor].values())[:1]:
+                following.started = time.monotonic()
 
     def _end_overdue(self) -> None:
         if self._time_limit is None:
@@ -225,7 +230,13 @@ class Pool:
 
         for actor, tasks in list(self._tasks.items()):
             oldest = next(iter(tasks.values()), None)
-            if oldest is not None and time.monotonic() - oldest.started > self._time_limit:
+            if oldest is None:
+                continue
+            if actor in self._warming:  # the time that a new worker takes to start is not the request's
+                oldest.started = time.monotonic()
+                if ray.wait([self._warming[actor]], timeout=0)[0]:
+                    del self._warming[actor]
+            if time.monotonic() - oldest.started > self._time_limit:
                 oldest.attempt = ATTEMPTS
                 ray.kill(actor)
                 self._replace(actor, f"took longer than {self._time_limit:g} s")
@@ -236,6 +247,7 @@ class Pool:
         Workers take requests in order, so the oldest is the one that it died of: it alone loses an attempt.
         """
         waiting = list(self._tasks.pop(actor).values())
+        self._warming.pop(actor, None)
         self._actors.remove(actor)
         self._add_worker()
         suspect, *others = waiting
@@ -264,7 +276,7 @@ class Pool:
         self._actors.append(actor)
         self._tasks[actor] = {}
         for step, stored in self._setup:
-            getattr(actor, step).remote(*stored)
+            self._warming[actor] = getattr(actor, step).remote(*stored)
 
 
 def _start_ray(address: str, cpus: float) -> bool:

@@ -1,9 +1,9 @@
 """The loop of a search: ask → dispatch → collect → tell → store.
 
-The only place that knows sampler, pool and study. In each turn everything that is ready is collected and committed
-at once; then requests are made for the workers that became free, committed, and sent off. So whatever a worker is
-doing is on record, and killing the driver at any moment loses nothing that came back: what was under way is
-repeated when the search is resumed.
+The only place that knows sampler, pool and study. In each turn everything that is ready is collected and
+committed at once; then requests are made for the workers that became free, committed, and sent off. So
+whatever a worker is doing is on record, and killing the driver at any moment loses nothing that came back:
+what was under way is repeated when the search is resumed.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -
         low, high = ranges.get(constraint.metric, (float("-inf"), float("inf")))
         if constraint.metric == LATENCY:
             low *= LATENCY_MARGIN
-        if constraint.operator == "<=" and limit < low or constraint.operator == ">=" and limit > high:
+        beyond = limit < low if constraint.operator == "<=" else limit > high
+        if beyond:
             problems.append(
                 f"constraints: {constraint}: cannot be met (it asks for {constraint.operator} {limit:.6g}); "
                 f"achievable is {low:.6g} to {high:.6g}"

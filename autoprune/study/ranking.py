@@ -55,7 +55,7 @@ def volume_of(
         bound = "<=" if objective.direction == "minimize" else ">="
         own = [c for c in constraints if c.metric == objective.metric and c.operator == bound]
         worst[i] = min([objective.loss(c.limit(baseline)) for c in own], default=worst[i])
-    return hypervolume(losses / scale, worst / scale)
+    return hypervolume(losses / scale, worst / scale) if len(losses) else 0.0
 
 
 def best_of(

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.constraint import Objective, parse_where, total_violation
+from autoprune.constraint import Objective, parse_where
 from autoprune.errors import BadInput, RunFolderError, SpecError
 from autoprune.record import Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
-from autoprune.study.duplicates import Duplicates
-from autoprune.study.ranking import best_of, front_of, losses_of, volume_of, worth_keeping
+from autoprune.study.ledger import Ledger
+from autoprune.study.ranking import best_of, worth_keeping
 from autoprune.study.run_folder import Lock, prepare
 from autoprune.study.trial import Trial
 
@@ -53,7 +53,6 @@ class Study:
         spec: what was asked for.
         space: what may be decided.
         baseline: metrics of the uncompressed network.
-        trials: all trials, by number.
     """
 
     def __init__(self, folder: Path, journal: Journal, lock: Lock | None) -> None:
@@ -74,13 +73,9 @@ class Study:
         self.baseline: dict[str, float] = header["baseline"]
         self._distributions = self.space.distributions()
         self._checkpoints = Checkpoints(folder / "checkpoints")
-        self._duplicates = Duplicates()
-        self.trials: list[Trial] = []
-        self._requested: dict[tuple[int, int], tuple[int, Request]] = {}  # (trial, rung) -> its Optuna trial
-        self._history: list[tuple[Evaluation, float]] = []  # finished ones, as they came, and when
-        self._finished: set[int] = set()  # trials with a result
-        self._clock_base, self._clock_start, self._device_seconds = 0.0, math.nan, 0.0
-        self._front: list[Trial] | None = None
+        self._ledger = Ledger(folder, self.spec, self.baseline)
+        self._stored: dict[tuple[int, int], int] = {}  # (trial, rung) -> its Optuna trial
+        self._clock_base, self._clock_start = 0.0, math.nan
         self._is_searching = False  # in this session, by this process
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
             self._take_in(stored)
@@ -201,7 +196,8 @@ class Study:
             system_attrs={},
             intermediate_values={},
         )
-        self._note_request(request, self._storage.create_new_trial(self._id, template))
+        self._stored[request.trial, request.rung] = self._storage.create_new_trial(self._id, template)
+        self._ledger.note_request(request)
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
         """Note the answer to a request that was logged. Save its checkpoint first.
@@ -212,9 +208,9 @@ class Study:
         from optuna.trial import TrialState
 
         key = (evaluation.trial, evaluation.rung)
-        if key not in self._requested:
+        if key not in self._ledger.requests:
             raise BadInput(f"trial {key[0]} at rung {key[1]} was not requested")
-        stored, _ = self._requested[key]
+        stored = self._stored[key]
         at = self.seconds
         record = {**_plain(evaluation.to_json()), "at": at}
         self._storage.set_trial_user_attr(stored, "record", record)
@@ -227,7 +223,7 @@ class Study:
         if evaluation.state == "finished":
             values = [float(evaluation.metrics[o.metric]) for o in self.spec.objectives]
         self._storage.set_trial_state_values(stored, state, values)
-        self._note_evaluation(evaluation, at)
+        self._ledger.note_evaluation(evaluation, at)
 
     def record(self, request: Request, evaluation: Evaluation) -> None:
         """Log a request and its answer together, checkpoint included, durably."""
@@ -266,7 +262,7 @@ class Study:
         if not self._checkpoints.trials:
             return
         asked_for = worth_keeping(self.results, self.spec.objectives, self.spec.constraints)
-        pending = {trial for trial, _ in self._requested}
+        pending = {trial for trial, _ in self._ledger.requests}
         latest = {number: self.trial(number).rung for number in self._checkpoints.trials}
         self._checkpoints.drop({*keep, *asked_for, *pending}, latest)
 
@@ -291,7 +287,7 @@ class Study:
     @property
     def device_seconds(self) -> float:
         """What all evaluations took together."""
-        return self._device_seconds
+        return self._ledger.device_seconds
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -314,10 +310,12 @@ class Study:
         Raises:
             BadInput: there is none of that number.
         """
-        if not 0 <= number < len(self.trials):
-            there = f"0 to {len(self.trials) - 1}" if self.trials else "none"
-            raise BadInput(f"there is no trial {number} in {self.folder} (there are {there})")
-        return self.trials[number]
+        return self._ledger.trial(number)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        return self._ledger.trials
 
     @property
     def results(self) -> list[Trial]:
@@ -329,7 +327,7 @@ class Study:
         """Requests without an answer, with the weights they start from."""
         return [
             Request(r.trial, r.rung, r.choices, self.load_checkpoint(r.trial, r.rung - 1), r.epochs)
-            for _, r in self._requested.values()
+            for r in self._ledger.requests.values()
         ]
 
     def next_rung(self, number: int) -> int:
@@ -338,7 +336,7 @@ class Study:
 
     def find_duplicate(self, point: Mapping[str, Value]) -> Trial | None:
         """The trial that agrees with `point` on everything that it read; None when the point is new."""
-        number = self._duplicates.find(point)
+        number = self._ledger.duplicates.find(point)
         return None if number is None else self.trials[number]
 
     def violations(self, metrics: Mapping[str, float]) -> list[float]:
@@ -348,9 +346,7 @@ class Study:
     @property
     def front(self) -> list[Trial]:
         """The feasible trials that no other one dominates, by the first objective, best first."""
-        if self._front is None:
-            self._front = front_of([t for t in self.trials if t.is_feasible], self.spec.objectives)
-        return list(self._front)
+        return self._ledger.front
 
     def best(self, where: str = "", *, minimize: str | None = None, maximize: str | None = None) -> Trial:
         """The best trial that meets some constraints.
@@ -375,19 +371,11 @@ class Study:
 
     def hypervolume(self) -> float:
         """Hypervolume of the front, in shares of the baseline (its reference point: `ranking.volume_of`)."""
-        return self._volume([trial.metrics for trial in self.front])
+        return self._ledger.volume([trial.metrics for trial in self.front])
 
     def hypervolume_history(self) -> list[tuple[int, float, float]]:
         """(trials with a result, seconds of search, hypervolume) after each finished evaluation."""
-        rows, now = [], dict[int, Mapping[str, float]]()
-        started: set[int] = set()
-        for evaluation, at in self._history:
-            started.add(evaluation.trial)
-            now.pop(evaluation.trial, None)
-            if self._total_violation(evaluation.metrics) <= 0:
-                now[evaluation.trial] = evaluation.metrics
-            rows.append((len(started), at, self._volume(list(now.values()))))
-        return rows
+        return self._ledger.history()
 
     def status(self) -> dict[str, Any]:
         """Progress as plain data, the same that `autoprune status --json` prints.
@@ -416,9 +404,9 @@ class Study:
     def spent(self) -> dict[str, float]:
         """What is used up of each kind of budget."""
         return {
-            "trials": len(self._finished),
+            "trials": len(self._ledger.finished),
             "minutes": self.seconds / 60,
-            "device_seconds": self._device_seconds,
+            "device_seconds": self.device_seconds,
         }
 
     @property
@@ -435,7 +423,7 @@ class Study:
         """Why the search ended, empty while it has not."""
         return str(self._attributes.get("state", {}).get("reason", ""))
 
-    # -- keeping up ------------------------------------------------------------------------------------------
+    # -- opening ------------------------------------------------------------------------------------------
 
     def _take_in(self, stored: FrozenTrial) -> None:
         """One Optuna trial of the journal."""
@@ -443,47 +431,15 @@ class Study:
         request = Request(
             attributes["trial"], attributes["rung"], stored.params, epochs=attributes.get("epochs")
         )
-        self._note_request(request, stored._trial_id)
+        self._stored[request.trial, request.rung] = stored._trial_id
+        self._ledger.note_request(request)
         if not stored.state.is_finished():
             return
         record = dict(attributes["record"])
         at = record.pop("at")
         record["metrics"] = {n: math.nan if v is None else v for n, v in record["metrics"].items()}
         self._clock_base = max(self._clock_base, at)
-        self._note_evaluation(Evaluation(choices=request.choices, **record), at)
-
-    def _note_request(self, request: Request, stored: int) -> None:
-        if request.trial == len(self.trials):
-            last_rung = len(self.spec.rung_epochs) - 1
-            self.trials.append(Trial(request.trial, request.choices, self.folder, last_rung))
-        self.trial(request.trial).pending = request.rung
-        # The weights stay out: they are on disk, and a study of thousands of trials would not fit in memory.
-        light = Request(request.trial, request.rung, request.choices, epochs=request.epochs)
-        self._requested[request.trial, request.rung] = (stored, light)
-
-    def _note_evaluation(self, evaluation: Evaluation, at: float) -> None:
-        del self._requested[evaluation.trial, evaluation.rung]
-        evaluation.checkpoint = None
-        trial = self.trial(evaluation.trial)
-        trial.pending = None
-        trial.evaluations[evaluation.rung] = evaluation
-        self._device_seconds += evaluation.seconds.get("total", 0.0)
-        if evaluation.state == "finished":
-            self._history.append((evaluation, at))
-            self._finished.add(trial.number)
-            trial.violation = self._total_violation(trial.metrics)
-            self._front = None
-        if evaluation.state != "failed":
-            self._duplicates.add(trial.number, trial.read)
-
-    def _total_violation(self, metrics: Mapping[str, float]) -> float:
-        return total_violation(self.spec.constraints, metrics, self.baseline)
-
-    def _volume(self, metrics: list[Mapping[str, float]]) -> float:
-        losses = losses_of(metrics, self.spec.objectives)
-        return (
-            volume_of(losses, self.spec.objectives, self.spec.constraints, self.baseline) if metrics else 0.0
-        )
+        self._ledger.note_evaluation(Evaluation(choices=request.choices, **record), at)
 
 
 def _start_journal(path: Path, spec: Spec, header: Mapping[str, Any]) -> None:
@@ -498,7 +454,8 @@ def _start_journal(path: Path, spec: Spec, header: Mapping[str, Any]) -> None:
     with quiet():
         study = storage.create_new_study([directions[o.direction] for o in spec.objectives], spec.name)
     storage.set_study_user_attr(study, "autoprune", header)
-    storage.set_study_user_attr(study, "metric_names", [o.metric for o in spec.objectives])
+    # As `optuna.Study.set_metric_names` does, so that the axes of its plots and of the dashboard have names.
+    storage.set_study_system_attr(study, "study:metric_names", [o.metric for o in spec.objectives])
     journal.close()
 
 

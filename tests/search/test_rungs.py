@@ -58,7 +58,7 @@ def test_what_training_may_mend_is_held_against_the_better_half() -> None:
     eased = relaxed(violations, [True, False])
     assert (eased[:, 0] <= 0).tolist() == [True, True, False, False]
     assert eased[:, 1].tolist() == violations[:, 1].tolist()
-    # A small network that is not accurate yet goes on before an accurate large one that it is not dominated by.
+    # Two that are not dominated are equals, though only one of them is accurate enough already.
     table = {i: Result([v, 1.0 - v], [v, 0.0]) for i, v in enumerate((0.0, 0.3, 0.5, 0.9))}
     assert set(best_first(table, [True, False])[:2]) == {0, 1}
 

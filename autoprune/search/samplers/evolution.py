@@ -38,9 +38,10 @@ LEAST_PARENTS = 5  # infeasible ones make up the number, those that violate leas
 class EvolutionSampler(BaseSampler):
     """Crosses trials of the front and mutates the child.
 
-    How much a mutation changes is drawn anew each time, from one choice to a third of them and from small steps to
-    large ones, so that no step size need be tuned. Every other time all choices of a kind (`prune.*.ratio`) move
-    together: with dozens of layers, changes one by one would take hundreds of trials to shrink a whole network.
+    How much a mutation changes is drawn anew each time, from one choice to a third of them and from small
+    steps to large ones, so that no step size need be tuned. Every other time all choices of a kind
+    (`prune.*.ratio`) move together: with dozens of layers, changes one by one would take hundreds of trials
+    to shrink a network.
 
     Args:
         seed: of every draw; None takes one from the system.

@@ -1,0 +1,115 @@
+"""What the evaluations of a study add up to: trials, front, hypervolume, what is spent. No files, no Optuna.
+
+It is kept up to date with each request and evaluation, so that nothing is counted anew when a search has
+thousands of trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from autoprune.constraint import total_violation
+from autoprune.errors import BadInput
+from autoprune.record import Evaluation, Request
+from autoprune.spec import Spec
+from autoprune.study.duplicates import Duplicates
+from autoprune.study.ranking import front_of, losses_of, volume_of
+from autoprune.study.trial import Trial
+
+
+class Ledger:
+    """The trials of a study and what follows from them.
+
+    Args:
+        folder: the run folder, for the trials to name.
+        spec: objectives, constraints and rungs.
+        baseline: metrics of the uncompressed network.
+
+    Attributes:
+        trials: all trials, by number.
+        requests: (trial, rung) -> a request without an answer, its weights left out.
+        finished: numbers of the trials with a result.
+        device_seconds: what all evaluations took together.
+    """
+
+    def __init__(self, folder: Path, spec: Spec, baseline: Mapping[str, float]) -> None:
+        self._folder, self._spec, self._baseline = folder, spec, baseline
+        self.trials: list[Trial] = []
+        self.requests: dict[tuple[int, int], Request] = {}
+        self.finished: set[int] = set()
+        self.device_seconds = 0.0
+        self.duplicates = Duplicates()
+        self._history: list[tuple[Evaluation, float]] = []  # finished ones, as they came, and when
+        self._front: list[Trial] | None = None
+
+    def trial(self, number: int) -> Trial:
+        """One trial.
+
+        Raises:
+            BadInput: there is none of that number.
+        """
+        if not 0 <= number < len(self.trials):
+            there = f"0 to {len(self.trials) - 1}" if self.trials else "none"
+            raise BadInput(f"there is no trial {number} in {self._folder} (there are {there})")
+        return self.trials[number]
+
+    def note_request(self, request: Request) -> None:
+        """An evaluation is under way."""
+        if request.trial == len(self.trials):
+            last_rung = len(self._spec.rung_epochs) - 1
+            self.trials.append(Trial(request.trial, request.choices, self._folder, last_rung))
+        self.trial(request.trial).pending = request.rung
+        # The weights stay on disk: those of thousands of trials would not fit in memory.
+        self.requests[request.trial, request.rung] = replace(request, checkpoint=None)
+
+    def note_evaluation(self, evaluation: Evaluation, at: float) -> None:
+        """A request is answered.
+
+        Args:
+            evaluation: its answer; the checkpoint is let go of.
+            at: seconds of search until now.
+        """
+        del self.requests[evaluation.trial, evaluation.rung]
+        evaluation.checkpoint = None
+        trial = self.trial(evaluation.trial)
+        trial.pending = None
+        trial.evaluations[evaluation.rung] = evaluation
+        self.device_seconds += evaluation.seconds.get("total", 0.0)
+        if evaluation.state == "finished":
+            self._history.append((evaluation, at))
+            self.finished.add(trial.number)
+            trial.violation = self.violation(trial.metrics)
+            self._front = None
+        if evaluation.state != "failed":
+            self.duplicates.add(trial.number, trial.read)
+
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """Sum over all constraints of how far they are broken."""
+        return total_violation(self._spec.constraints, metrics, self._baseline)
+
+    @property
+    def front(self) -> list[Trial]:
+        """The feasible trials that no other one dominates."""
+        if self._front is None:
+            self._front = front_of([t for t in self.trials if t.is_feasible], self._spec.objectives)
+        return list(self._front)
+
+    def volume(self, metrics: Sequence[Mapping[str, float]]) -> float:
+        """Hypervolume of feasible metrics."""
+        losses = losses_of(metrics, self._spec.objectives)
+        return volume_of(losses, self._spec.objectives, self._spec.constraints, self._baseline)
+
+    def history(self) -> list[tuple[int, float, float]]:
+        """(trials with a result, seconds of search, hypervolume) after each finished evaluation."""
+        rows = []
+        started: set[int] = set()
+        feasible: dict[int, Mapping[str, float]] = {}
+        for evaluation, at in self._history:
+            started.add(evaluation.trial)
+            feasible.pop(evaluation.trial, None)
+            if self.violation(evaluation.metrics) <= 0:
+                feasible[evaluation.trial] = evaluation.metrics
+            rows.append((len(started), at, self.volume(list(feasible.values()))))
+        return rows
