@@ -274,7 +274,9 @@ def _run(study: Study, pool: Pool, on_event: OnEvent | None) -> Study:
     from autoprune.search.samplers import make_sampler
 
     pool.broadcast("attach_baseline", study.baseline)
-    sampler = make_sampler(study.spec.search.sampler, study.spec.seed, study.spec.folder)
+    # A search that goes on must not draw its first random points again.
+    seed = study.spec.seed + len(study.trials)
+    sampler = make_sampler(study.spec.search.sampler, seed, study.spec.folder)
     try:
         run_search(study, pool, sampler, on_event=on_event)
     except KeyboardInterrupt:
