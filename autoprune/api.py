@@ -28,10 +28,13 @@ REFERENCE = "reference.safetensors"
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
 
-def profile(spec: SpecLike, *, task: Task | None = None, **overrides: Any) -> dict[str, Any]:
+def profile(
+    spec: SpecLike, *, task: Task | None = None, on_event: OnEvent | None = None, **overrides: Any
+) -> dict[str, Any]:
     """What is achievable with a spec: its space, and the range of every objective and constraint.
 
-    Nothing is written. The reference network is trained if the task's model is not pretrained.
+    Nothing is written. The reference network is trained if the task's model is not pretrained; `on_event` is
+    told of it, as by `search`.
 
     Returns:
         Plain data: `choices`, `techniques`, `baseline`, `layers`, `ranges`, `seconds`, and `problems` (constraints
@@ -40,9 +43,8 @@ def profile(spec: SpecLike, *, task: Task | None = None, **overrides: Any) -> di
     from autoprune.search.profile import unreachable
 
     resolved = _spec(spec, overrides)
-    with _workers(resolved, task) as pool:
-        pool.broadcast("attach_reference", pool.call("train_reference"))
-        made = make_profile(pool)
+    with _workers(resolved, task, on_event) as pool:
+        _, made = _prepare(pool, on_event)
     return {**made, "problems": unreachable(resolved.constraints, made)}
 
 
@@ -74,12 +76,8 @@ def search(
     resolved = _spec(spec if spec is not None else {}, overrides)
     folder = _free_folder(resolved.name) if run is None else Path(run)
     _refuse_existing(folder)
-    with _workers(resolved, task) as pool:
-        _tell(on_event, "preparing", {"what": "the uncompressed reference"})
-        reference = pool.call("train_reference")
-        pool.broadcast("attach_reference", reference)
-        _tell(on_event, "preparing", {"what": "the profile"})
-        made = make_profile(pool)
+    with _workers(resolved, task, on_event) as pool:
+        reference, made = _prepare(pool, on_event)
         check_reachable(resolved, made)
         study = _create(folder, resolved, made, reference)
         with study:
@@ -94,7 +92,7 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
     """
     from autoprune.study import Study
 
-    with Study.open(run, write=True) as study, _workers(study.spec, task) as pool:
+    with Study.open(run, write=True) as study, _workers(study.spec, task, on_event) as pool:
         pool.broadcast("attach_reference", _reference_of(study))
         return _run(study, pool, on_event)
 
@@ -152,7 +150,7 @@ def finish(
 
 def export(
     trial: Trial | str | Path,
-    to: str | Path,
+    to: str | Path | None = None,
     *,
     number: int | None = None,
     where: str = "",
@@ -166,7 +164,8 @@ def export(
     Args:
         trial: a trial, or a run folder; of a run folder the trial `number`, or the best one `where` constraints
             hold (by default the study's own constraints; ranked by `minimize` or `maximize`).
-        to: the folder to write; it must not exist, or be empty.
+        to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
+            where the report finds it.
         formats: file formats; `onnx` is the one of the built-in target.
 
     Returns:
@@ -184,7 +183,8 @@ def export(
     folder, chosen = _locate(trial, number)
     study = Study.open(folder)
     found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
-    return export_trial(study, found, _evaluator(study, task), Path(to))
+    to = study.folder / "export" / str(found.number) if to is None else Path(to)
+    return export_trial(study, found, _evaluator(study, task), to)
 
 
 def report(run: str | Path, *, open_browser: bool = False) -> Path:
@@ -252,13 +252,23 @@ def _refuse_existing(folder: Path) -> None:
 
 
 @contextmanager
-def _workers(spec: Spec, task: Task | None) -> Iterator[Pool]:
+def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterator[Pool]:
     """A pool of evaluators that share one copy of the data."""
     from autoprune.cluster import Pool
 
+    _tell(on_event, "preparing", {"what": "the workers"})
     with Pool(EVALUATOR, {"spec": spec, "task": task}, **spec.cluster_settings()) as pool:
         pool.share("shareable_data", "attach_data")
         yield pool
+
+
+def _prepare(pool: Pool, on_event: OnEvent | None) -> tuple[bytes, dict[str, Any]]:
+    """The weights of the uncompressed reference, which every worker now has, and the profile."""
+    _tell(on_event, "preparing", {"what": "the uncompressed reference"})
+    reference = pool.call("train_reference")
+    pool.broadcast("attach_reference", reference)
+    _tell(on_event, "preparing", {"what": "the profile"})
+    return reference, make_profile(pool)
 
 
 def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) -> Study:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
 from autoprune.compress.technique import Context, Technique
-from autoprune.errors import ModelError, RunFolderError, SpecError
+from autoprune.errors import ModelError, RunFolderError, SpecError, raised
 from autoprune.references import nearest
 from autoprune.space import Choices, Options, Value
 from autoprune.spec import Spec
@@ -83,7 +84,7 @@ def _instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module
         model = context.task.model(**architecture)
     except Exception as error:
         raise ModelError(
-            f"the task's model({dict(architecture)}) raises {type(error).__name__}: {error}"
+            f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
         ) from error
     inherit(model, context.reference)
     return model.eval()
@@ -142,8 +143,9 @@ def restore(checkpoint: bytes, techniques: Sequence[Technique], context: Context
         for technique in techniques:
             model = technique.restore(model, context)
         model.load_state_dict(load_tensors(checkpoint))
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise RunFolderError(f"a checkpoint cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunFolderError(f"the checkpoint is damaged, or of another task: {reason}") from error
     return model.eval(), rung
 
 

@@ -94,8 +94,10 @@ def profile(
     JSON: {"choices", "techniques", "baseline", "layers", "ranges", "seconds", "problems"}.
     """
     from autoprune import api
+    from autoprune.report.live import live_view
 
-    made = api.profile(spec, workers=workers, address=address, seed=seed)
+    with live_view(stderr=True) as view:
+        made = api.profile(spec, on_event=view, workers=workers, address=address, seed=seed)
     if as_json:
         _print_json(made)
         return
@@ -199,8 +201,12 @@ def front(
 def export(
     run: RunArgument,
     to: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder to write; it must not exist, or be empty.")
-    ],
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder to write, new or empty; by default RUN/export/TRIAL, where the report finds it.",
+        ),
+    ] = None,
     trial: Annotated[
         int | None, typer.Option(metavar="N", help="The trial; by default the best one.")
     ] = None,
@@ -222,6 +228,7 @@ def export(
     from autoprune import api
 
     listed = tuple(name.strip() for name in formats.split(","))
+    print("rebuilding, measuring and comparing on the whole test split", file=sys.stderr)
     folder = api.export(
         run, to, number=trial, where=where, minimize=minimize, maximize=maximize, formats=listed
     )
@@ -304,7 +311,7 @@ def _print_outcome(study: Any) -> None:
     from autoprune.report.tables import make_console, print_status
 
     print_status(make_console(), study)
-    print(f"\nautoprune report {study.folder}\nautoprune export {study.folder} --to DIR")
+    print(f"\nautoprune report {study.folder}\nautoprune export {study.folder}")
 
 
 if __name__ == "__main__":

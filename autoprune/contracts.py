@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from autoprune.compress.technique import Context, Technique
-from autoprune.errors import AutopruneError
+from autoprune.errors import BadInput, raised
+from autoprune.references import wrong_arguments
 from autoprune.space import Choices, Space
 from autoprune.targets import Target
 from autoprune.task import Task, check_task, example_inputs
@@ -33,7 +34,7 @@ class Check(NamedTuple):
 Test = Callable[[], None]
 
 
-class Broken(AutopruneError):
+class Broken(BadInput):
     """An object does not keep its contract; the message says in what."""
 
 

@@ -19,7 +19,9 @@ user is a bug of ours.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class AutopruneError(Exception):
@@ -79,3 +81,20 @@ class SearchFailed(AutopruneError):
 
 class ParityError(SearchFailed):
     """The exported model does not behave as the candidate that the search measured."""
+
+
+def raised(error: BaseException) -> str:
+    """`raises KeyError: 'x' (task.py, line 12)`: what was raised, and where in the user's own code.
+
+    The user sees no traceback, so this names the last line of it that is neither ours nor of a package.
+    """
+    own = str(Path(__file__).resolve().parent)
+    lines = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_file()
+        and not frame.filename.startswith((own, str(Path(traceback.__file__).parent)))
+        and "-packages" not in frame.filename
+    ]
+    where = f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else ""
+    return f"raises {type(error).__name__}: {error}{where}"

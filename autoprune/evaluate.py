@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
@@ -25,7 +26,7 @@ from autoprune.candidate import architecture_choices, build, restore, save_check
 from autoprune.compress import techniques_of
 from autoprune.compress.technique import Context
 from autoprune.constraint import COMPUTABLE
-from autoprune.errors import AutopruneError, RunFolderError, TaskError
+from autoprune.errors import AutopruneError, RunFolderError, TaskError, raised
 from autoprune.record import Evaluation, Request
 from autoprune.space import Choice, Choices, Space, Value
 from autoprune.spec import Spec
@@ -80,7 +81,7 @@ class Evaluator:
         except AutopruneError:
             raise
         except Exception as error:
-            raise TaskError(f"the task's data() raises {type(error).__name__}: {error}") from error
+            raise TaskError(f"the task's data() {raised(error)}") from error
         check_task(self.task, data)
         return data
 
@@ -99,8 +100,11 @@ class Evaluator:
         model = self.task.model()
         try:
             model.load_state_dict(load_tensors(weights))
+        except SafetensorError as error:
+            raise RunFolderError(f"reference.safetensors is damaged: {error}") from error
         except (RuntimeError, ValueError) as error:
-            raise RunFolderError(f"reference.safetensors does not fit the task's model: {error}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise RunFolderError(f"reference.safetensors does not fit the task's model: {reason}") from error
         self._reference = model.eval().requires_grad_(False)
 
     def attach_baseline(self, metrics: dict[str, float]) -> None:

@@ -10,8 +10,9 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,6 +72,26 @@ def find_file(reference: str, folder: Path | None = None) -> Path | None:
     """
     where, _, _ = reference.rpartition(":")
     return _find_file(where, folder) if where.endswith(".py") else None
+
+
+def wrong_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """Why `factory` cannot be called with these keyword arguments; empty when it can, as far as it tells."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # written in C, and without a signature
+        return ""
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    unknown = [name for name in arguments if name not in signature.parameters and not takes_any]
+    if unknown:
+        known = ", ".join(signature.parameters) or "none"
+        return (
+            f"got an unknown argument {unknown[0]!r}, expected {known}{nearest(unknown[0], signature.parameters)}"
+        )
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _find_file(where: str, folder: Path | None) -> Path:

@@ -60,7 +60,11 @@ def main() -> int:
     parser.add_argument(
         "--run", type=Path, default=None, help="run folder (default: the next free runs/demo)"
     )
-    figures = run_demo(parser.parse_args().run or free_folder(Path("runs/demo")))
+    try:
+        figures = run_demo(parser.parse_args().run or free_folder(Path("runs/demo")))
+    except autoprune.AutopruneError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return error.exit_code
     print()
     kept = True
     for name, figure in figures.items():

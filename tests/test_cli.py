@@ -92,7 +92,7 @@ def test_problems_of_a_spec_are_one_line_each(tmp_path):
 def test_options_that_make_no_sense_are_bad_input(folder):
     assert run("status").exit_code == 2
     assert run("search", "digits", "--trials", "many").exit_code == 2
-    assert run("export", folder).exit_code == 2
+    assert run("export", folder, "--trial", "last").exit_code == 2
 
 
 def test_a_wish_that_no_trial_fulfils_is_a_failed_search(folder, tmp_path):

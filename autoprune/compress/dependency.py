@@ -39,7 +39,8 @@ def traced(model: nn.Module, example: torch.Tensor) -> Iterator[Any]:
         except Exception as error:
             raise ModelError(
                 f"the model cannot be traced for pruning, {_where_it_fails(model, example)}: "
-                f"{type(error).__name__}: {error}; leave 'prune' out of the space to search without it"
+                f"{type(error).__name__}: {error}; architecture, distillation and bits can still be searched: "
+                "leave 'prune' out of the space"
             ) from error
         yield graph
 
@@ -61,8 +62,7 @@ def _where_it_fails(model: nn.Module, example: torch.Tensor) -> str:
         if name
     ]
     try:
-        with torch.no_grad():
-            model(example)
+        model(example)
     except Exception:
         return f"its forward pass fails at or after {entered[-1]}"
     finally:

@@ -117,7 +117,9 @@ def trace_groups(model: nn.Module, example: torch.Tensor) -> list[Group]:
 def check_group(model: nn.Module, example: torch.Tensor, group: Group, fraction: float = 0.5) -> str:
     """Why `group` may not be cut, found by cutting a random `fraction` of it; empty when it may."""
     count = min(max(1, round(fraction * group.units)), group.units - 1)
-    chosen = torch.randperm(group.units, generator=torch.Generator().manual_seed(0))[:count].tolist()
+    order = torch.randperm(group.units, generator=torch.Generator().manual_seed(0)).tolist()
+    # The first without the last: a choice that reads the same from behind would not show reversed channels.
+    chosen = [0, *(unit for unit in order if 0 < unit < group.units - 1)][:count]
     return check_cut(model, example, {group.name: group.channels_of(chosen)}, VISIBLE)
 
 

@@ -18,13 +18,11 @@ from autoprune.candidate import restore
 from autoprune.errors import ParityError, RunFolderError
 from autoprune.evaluate import Evaluator
 from autoprune.export.artifact import Contents, write_artifact
-from autoprune.export.parity import MOST_ACCURACY_LOST, check_parity
+from autoprune.export.parity import MOST_ACCURACY_LOST, MOST_RELATIVE_ERROR, check_parity
 from autoprune.space import Choices
 from autoprune.study import Study, Trial
 from autoprune.targets import Runnable
 from autoprune.task import Batch, evaluate_metrics, predict
-
-RELATIVE_TOLERANCE = 1e-3
 
 
 def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
@@ -45,7 +43,8 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
     choices, context = Choices(trial.choices), evaluator.context()
     model, _ = restore(checkpoint, evaluator.techniques, context)
     deployed, runnable = evaluator.deploy(model, choices, context)
-    _check_measured(trial, evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val))
+    validated = evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val)
+    _check_measured(study, trial, validated, len(evaluator.data.val))
 
     outputs, targets = predict(runnable.run, evaluator.data.test)
     measured, inputs = np.asarray(outputs), _inputs(evaluator)
@@ -68,15 +67,24 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
     )
 
 
-def _check_measured(trial: Trial, found: Mapping[str, float]) -> None:
-    """Refuse a rebuilt candidate whose validation metrics are not those that the search recorded."""
-    for name, value in found.items():
+def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], examples: int) -> None:
+    """Refuse a rebuilt candidate whose validation metrics are not those that the search decided by.
+
+    Torch adds up in another order on another number of threads: a single example may fall on the other side.
+    """
+    asked = (
+        {o.metric for o in study.spec.objectives} | {c.metric for c in study.spec.constraints} | {"accuracy"}
+    )
+    for name in asked & set(found):
         recorded = trial.metrics[name]
-        allowed = MOST_ACCURACY_LOST if name == "accuracy" else RELATIVE_TOLERANCE * max(1.0, abs(recorded))
-        if not abs(value - recorded) <= allowed:
+        is_accuracy = name == "accuracy"
+        allowed = (
+            max(MOST_ACCURACY_LOST, 100 / examples) if is_accuracy else MOST_RELATIVE_ERROR * abs(recorded)
+        )
+        if not abs(found[name] - recorded) <= allowed + 1e-9:
             raise ParityError(
-                f"trial {trial.number} rebuilt from its checkpoint has {name} {value:.6g} on the validation split, "
-                f"the search recorded {recorded:.6g}: has the data or the task's file changed since?"
+                f"trial {trial.number} rebuilt from its checkpoint has {name} {found[name]:.6g} on the validation "
+                f"split, the search recorded {recorded:.6g}: has the data or the task's file changed since?"
             )
 
 

@@ -49,9 +49,9 @@ class View(Protocol):
         ...
 
 
-def live_view(console: Console | None = None) -> View:
-    """The view that fits `console` (standard output by default)."""
-    console = console or Console(highlight=False)
+def live_view(console: Console | None = None, *, stderr: bool = False) -> View:
+    """The view that fits `console`; by default that of standard output, or of standard error."""
+    console = console or Console(highlight=False, stderr=stderr)
     if console.is_terminal:
         return TerminalView(console)
     return LineView(functools.partial(console.print, markup=False, soft_wrap=True))
@@ -93,7 +93,7 @@ class TerminalView:
         elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._start))
         bar.add_row(ProgressBar(total=1.0, completed=spent, width=40), f"{spent:.0%}", elapsed)
         table = Table.grid(padding=(0, 2))
-        for name, value in figures_of(status, self._payload.get("busy")).items():
+        for name, value in figures_of(status).items():
             table.add_row(Text(name, style="dim"), Text(value))
         return Group(bar, table, *notes)
 
@@ -120,20 +120,19 @@ class LineView:
         is_time = kind == "finished" or time.monotonic() - self._last >= self._every
         if "status" in payload and is_time:
             self._last = time.monotonic()
-            shown = figures_of(payload["status"], payload.get("busy"))
+            shown = figures_of(payload["status"])
             self._say("; ".join(f"{name} {value}" for name, value in shown.items()))
 
 
-def figures_of(status: Mapping[str, Any], busy: int | None) -> dict[str, str]:
+def figures_of(status: Mapping[str, Any]) -> dict[str, str]:
     """What is shown of `study.status()`, by its title."""
     trials, best = status["trials"], status["best"]
-    shown = {
+    return {
         "trials": f"{trials['finished']} ({trials['stopped']} stopped early), {trials['failed']} failed",
         "front": f"{status['front_size']}, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else f"trial {best['trial']}: {_listed(best['metrics'])}",
         "left": budget_left(status["budget"]),
     }
-    return shown if busy is None else {**shown, "busy": f"{busy} workers"}
 
 
 def _listed(metrics: Mapping[str, float]) -> str:

@@ -100,6 +100,8 @@ def _counted(values: Sequence[float]) -> str:
 
 
 def _listed(values: Sequence[float]) -> str:
+    if len(values) > 1 and len(set(values)) == 1:
+        return f"{values[0]:.2f} ×{len(values)}"
     if len(values) <= MOST_LISTED:
         return ", ".join(f"{value:.2f}" for value in values)
     mean = sum(values) / len(values)

@@ -134,10 +134,10 @@ def print_status(console: Console, study: Study) -> None:
     """Where a search stands, in a few lines."""
     status = study.status()
     trials, best = status["trials"], status["best"]
-    counted = ", ".join(f"{count} {name}" for name, count in trials.items())
     rows = {
         "state": f"{status['state']}{f' ({study.reason})' if study.reason else ''}",
-        "trials": counted,
+        "trials": f"{trials['finished']} finished ({trials['stopped']} of them stopped early), "
+        f"{trials['failed']} failed, {trials['running']} running",
         "budget left": budget_left(status["budget"]),
         "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else f"trial {best['trial']}: {_figures(study, best['metrics'])}",

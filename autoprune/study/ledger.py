@@ -41,7 +41,7 @@ class Ledger:
         self.finished: set[int] = set()
         self.device_seconds = 0.0
         self.duplicates = Duplicates()
-        self._history: list[tuple[Evaluation, float]] = []  # finished ones, as they came, and when
+        self._history: list[tuple[Evaluation, float]] = []  # finished ones, and when
         self._front: list[Trial] | None = None
 
     def trial(self, number: int) -> Trial:
@@ -106,7 +106,8 @@ class Ledger:
         rows = []
         started: set[int] = set()
         feasible: dict[int, Mapping[str, float]] = {}
-        for evaluation, at in self._history:
+        # A study that is opened again reads its trials in the order of the requests, not of the answers.
+        for evaluation, at in sorted(self._history, key=lambda noted: noted[1]):
             started.add(evaluation.trial)
             feasible.pop(evaluation.trial, None)
             if self.violation(evaluation.metrics) <= 0:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import AutopruneError, TargetError
-from autoprune.references import resolve
+from autoprune.errors import AutopruneError, TargetError, raised
+from autoprune.references import resolve, wrong_arguments
 from autoprune.targets.target import Measurement, Runnable, Target
 
 BUILT_IN = {"onnxruntime": "autoprune.targets.onnxruntime:OnnxRuntime"}
@@ -25,12 +25,14 @@ def load_target(
         TargetError: it cannot be constructed, or it is no target.
     """
     found = resolve(reference, folder=folder, builtins=BUILT_IN)
+    if isinstance(found, type) and (problem := wrong_arguments(found, arguments or {})):
+        raise TargetError(f"target {reference!r}: {problem}")
     try:
         target = found(**dict(arguments or {})) if isinstance(found, type) else found
     except AutopruneError:
         raise
     except Exception as error:
-        raise TargetError(f"target {reference!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise TargetError(f"target {reference!r} {raised(error)}") from error
     missing = [
         name
         for name in ("weight_bits", "activation_bits", "supports", "build", "measure")

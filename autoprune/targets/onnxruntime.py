@@ -7,11 +7,12 @@ bits buy in file size only, is for the measurement to tell.
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.errors import MissingExtra
+from autoprune.errors import MissingExtra, TargetError
 from autoprune.space import Value
 from autoprune.targets.measure import MeasuringProcess, open_session
 from autoprune.targets.onnx_graph import INPUT, to_onnx
@@ -48,6 +49,7 @@ class OnnxRuntime:
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
+        TargetError: an argument that is no number, or too small.
     """
 
     weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
@@ -59,6 +61,12 @@ class OnnxRuntime:
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtra(f"the target onnxruntime needs {package}: pip install {package}")
+        counts = {"threads": threads, "rounds": rounds, "channel_multiple": channel_multiple}
+        for name, value in counts.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise TargetError(f"target.{name}: got {value!r}, expected a whole number of 1 or more")
+        if not isinstance(block_ms, int | float) or not 0 < block_ms < math.inf:
+            raise TargetError(f"target.block_ms: got {block_ms!r}, expected a number of milliseconds above 0")
         self.threads, self.channel_multiple = threads, channel_multiple
         self._process = MeasuringProcess(threads=threads, rounds=rounds, block_ms=block_ms)
 

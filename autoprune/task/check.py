@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoprune.errors import TaskError
-from autoprune.references import resolve, search_spaces_folder
+from autoprune.errors import AutopruneError, TaskError, raised
+from autoprune.references import resolve, search_spaces_folder, wrong_arguments
 from autoprune.task.contract import Batch, Data, Split, Task
 from autoprune.task.inputs import Array
 from autoprune.task.splits import ArraySplit
@@ -50,6 +50,8 @@ def load_task(reference: str, folder: Path | None = None, arguments: Mapping[str
     if isinstance(found, type) or not isinstance(found, Task):
         if not callable(found):
             raise TaskError(f"{reference} is {found!r}, expected a task or a class that makes one")
+        if problem := wrong_arguments(found, arguments or {}):
+            raise TaskError(f"task {reference}: {problem}")
         found = _call(f"{reference}({_listed(arguments)})", lambda: found(**(arguments or {})))
     missing = [name for name in METHODS if not callable(getattr(found, name, None))]
     if missing:
@@ -69,10 +71,10 @@ def _call(what: str, function: Callable[[], Any]) -> Any:
     """What `function` returns; whatever it raises becomes a `TaskError` that says in what."""
     try:
         return function()
-    except TaskError:
+    except AutopruneError:
         raise
     except Exception as error:
-        raise TaskError(f"the task's {what} raises {type(error).__name__}: {error}") from error
+        raise TaskError(f"the task's {what} {raised(error)}") from error
 
 
 def check_task(task: Task, data: Data) -> None:

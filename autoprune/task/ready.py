@@ -36,7 +36,8 @@ class _ReadyTask:
     def __init__(
         self, model: Network, data: Source, *, architecture: Mapping[str, Sequence[Value]] | None = None
     ) -> None:
-        self.model: Callable[..., nn.Module] = _copies(model) if isinstance(model, nn.Module) else model
+        if not hasattr(type(self), "model"):  # a subclass may have a method of its own
+            self.model: Callable[..., nn.Module] = _copies(model) if isinstance(model, nn.Module) else model
         self._data = make_data(data) if isinstance(data, tuple) else data
         self.architecture = dict(architecture or {})
 

@@ -21,7 +21,7 @@ def test_a_line_says_where_the_search_stands(searched):
     with LineView(lines.append) as view:
         view("evaluated", payload(searched, 0))
     (line,) = lines
-    assert "trials 48 (" in line and "best trial" in line and "left 12 trials" in line and "2 workers" in line
+    assert "trials 48 (" in line and "best trial" in line and "left 12 trials" in line
 
 
 def test_lines_are_seconds_apart_but_failures_are_said_at_once(searched):
@@ -49,7 +49,7 @@ def test_a_terminal_shows_a_bar_figures_and_the_latest_notes(searched):
         view("preparing", {"what": "the profile"})
         view("failed", payload(searched, 8))
     shown = screen.getvalue()
-    for text in ("80%", "hypervolume", "loss is nan", "preparing the profile", "2 workers"):
+    for text in ("80%", "hypervolume", "loss is nan", "preparing the profile"):
         assert text in shown
 
 
@@ -72,5 +72,5 @@ def test_a_line_of_a_pipe_is_one_line_and_no_markup(searched):
 def test_a_task_without_accuracy_shows_its_own_metrics_first(searched):
     status = searched.status()
     metrics = {"params": 10.0, "mse": 0.25, "r2": 0.5, "mae": 0.1, "latency_ms": 0.5}
-    shown = figures_of({**status, "best": {"trial": 1, "metrics": metrics}}, None)
-    assert shown["best"] == "trial 1: mse 0.25, r2 0.5, latency_ms 0.5 ms" and "busy" not in shown
+    shown = figures_of({**status, "best": {"trial": 1, "metrics": metrics}})
+    assert shown["best"] == "trial 1: mse 0.25, r2 0.5, latency_ms 0.5 ms"

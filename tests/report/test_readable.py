@@ -53,6 +53,11 @@ def test_a_point_is_summed_up_by_kind():
     ]
 
 
+def test_equal_ratios_are_counted():
+    assert readable.summary({f"prune.layer{i}.ratio": 0.5 for i in range(3)}) == ["prune ratio 0.50 ×3"]
+    assert readable.summary({"prune.layer.ratio": 0.5}) == ["prune ratio 0.50"]
+
+
 def test_many_ratios_become_their_range():
     (line,) = readable.summary({f"prune.layer{i}.ratio": i / 20 for i in range(20)})
     assert line == "prune ratio 0.00 to 0.95, mean 0.47 over 20 groups"
