@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
     from autoprune.cluster import Pool
     from autoprune.contracts import Check
     from autoprune.evaluate import Evaluator
@@ -75,13 +79,13 @@ def search(
         overrides.setdefault("task", f"{type(task).__module__}:{type(task).__qualname__}")
     resolved = _spec(spec if spec is not None else {}, overrides)
     folder = _free_folder(resolved.name) if run is None else Path(run)
-    _refuse_existing(folder)
+    _refuse_unusable(folder)
+    sampler = _sampler(resolved)
     with _workers(resolved, task, on_event) as pool:
         reference, made = _prepare(pool, on_event)
         check_reachable(resolved, made)
-        study = _create(folder, resolved, made, reference)
-        with study:
-            return _run(study, pool, on_event)
+        with _create(folder, resolved, made, reference) as study:
+            return _run(study, pool, sampler, on_event)
 
 
 def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
@@ -92,9 +96,11 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
     """
     from autoprune.study import Study
 
-    with Study.open(run, write=True) as study, _workers(study.spec, task, on_event) as pool:
-        pool.broadcast("attach_reference", _reference_of(study))
-        return _run(study, pool, on_event)
+    with Study.open(run, write=True) as study:
+        reference, sampler = _reference_of(study), _sampler(study.spec, len(study.trials))
+        with _workers(study.spec, task, on_event) as pool:
+            pool.broadcast("attach_reference", reference)
+            return _run(study, pool, sampler, on_event)
 
 
 def open_study(run: str | Path) -> Study:
@@ -126,7 +132,7 @@ def finish(
         The trial with its new figures. It runs in this process, with all of its threads.
 
     Raises:
-        BadInput: neither or both of `epochs` and `minutes`, or no such trial.
+        BadInput: neither or both of `epochs` and `minutes`, a number that makes no sense, or no such trial.
         SearchFailed: the evaluation failed; the trial keeps the result that it had.
     """
     from autoprune.record import Request
@@ -134,6 +140,9 @@ def finish(
 
     if (epochs is None) == (minutes is None):
         raise BadInput("finish: give either epochs or minutes")
+    for name, value in {"epochs": epochs, "minutes": minutes, "learning_rate": learning_rate}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise BadInput(f"finish: {name}: got {value}, expected a number above 0")
     folder, chosen = _locate(trial, number)
     with Study.open(folder, write=True) as study:
         found = study.trial(_known(chosen))
@@ -163,7 +172,7 @@ def export(
 
     Args:
         trial: a trial, or a run folder; of a run folder the trial `number`, or the best one `where` constraints
-            hold (by default the study's own constraints; ranked by `minimize` or `maximize`).
+            hold (and the study's own, but for those on the same metrics), ranked by `minimize` or `maximize`.
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
         formats: file formats; `onnx` is the one of the built-in target.
@@ -244,11 +253,20 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-def _refuse_existing(folder: Path) -> None:
+def _refuse_unusable(folder: Path) -> None:
+    """Refuse a run folder that is in use or cannot be written, before the work of minutes is lost to that."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunFolderError(
             f"{folder} exists and is not empty; `autoprune resume {folder}` goes on with it, --run names another"
         )
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written: {error.strerror or error}; --run names another"
+        ) from None
 
 
 @contextmanager
@@ -275,19 +293,26 @@ def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) ->
     from autoprune.study import Study
 
     study = Study.create(folder, spec, Space.from_json(made["choices"]), made, made["baseline"])
-    (folder / REFERENCE).write_bytes(reference)
+    try:
+        (folder / REFERENCE).write_bytes(reference)
+    except OSError as error:
+        study.close()
+        raise RunFolderError(f"{folder / REFERENCE} cannot be written: {error.strerror or error}") from None
     return study
 
 
-def _run(study: Study, pool: Pool, on_event: OnEvent | None) -> Study:
-    from autoprune.search.loop import run_search
+def _sampler(spec: Spec, trials: int = 0) -> BaseSampler:
+    """The spec's sampler; with trials to look back at, it must not draw its first random points again."""
     from autoprune.search.samplers import make_sampler
 
-    pool.broadcast("attach_baseline", study.baseline)
-    # A search that goes on must not draw its first random points again.
-    seed = study.spec.seed + len(study.trials)
-    sampler = make_sampler(study.spec.search.sampler, seed, study.spec.folder)
+    return make_sampler(spec.search.sampler, spec.seed + trials, spec.folder)
+
+
+def _run(study: Study, pool: Pool, sampler: BaseSampler, on_event: OnEvent | None) -> Study:
+    from autoprune.search.loop import run_search
+
     try:
+        pool.broadcast("attach_baseline", study.baseline)
         run_search(study, pool, sampler, on_event=on_event)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(study.folder)) from None  # what there is to resume

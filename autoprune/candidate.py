@@ -80,14 +80,23 @@ def build(choices: Choices, context: Context) -> nn.Module:
 
 def _instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
     torch.manual_seed(context.seed)
+    model = make_model(context.task, architecture)
+    inherit(model, context.reference)
+    return model.eval()
+
+
+def make_model(task: Task, architecture: Mapping[str, Any]) -> nn.Module:
+    """The task's network with these arguments, as it comes.
+
+    Raises:
+        ModelError: the task's `model` raises; the message has the arguments.
+    """
     try:
-        model = context.task.model(**architecture)
+        return task.model(**architecture)
     except Exception as error:
         raise ModelError(
             f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
         ) from error
-    inherit(model, context.reference)
-    return model.eval()
 
 
 @torch.no_grad()

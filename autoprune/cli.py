@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,12 @@ SeedOption = Annotated[int | None, typer.Option(metavar="S", help="Every random 
 
 def main() -> None:
     """The entry point of `autoprune`."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # a second Ctrl-C would only break off Ray's clean-up, with a traceback
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
 
 
 def _command(name: str) -> Callable[[Command], Command]:
@@ -62,8 +68,8 @@ def _command(name: str) -> Callable[[Command], Command]:
             except AutopruneError as error:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt as interrupt:
-                # A search says in which run folder it was stopped; it may have chosen that itself.
-                folder = interrupt.args[0] if interrupt.args else options.get("run")
+                # A search says in which run folder it was stopped, once there is one.
+                folder = interrupt.args[0] if interrupt.args else options["run"] if name == "resume" else None
                 hint = f"; `autoprune resume {folder}` goes on from there" if folder is not None else ""
                 _fail(f"interrupted{hint}", INTERRUPTED)
 
@@ -160,7 +166,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     Progress, best, front, hypervolume and what is left of the budget.
 
     JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "front_size", "hypervolume",
-    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}}.
+    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}}. Finished are all trials with a
+    result; those that went no further than an early rung are the stopped ones among them.
     """
     from autoprune import api
 
@@ -211,7 +218,7 @@ def export(
         int | None, typer.Option(metavar="N", help="The trial; by default the best one.")
     ] = None,
     where: Annotated[
-        str, typer.Option(help="Constraints on the best: 'latency_ms<=2, size_bytes<=40%'.")
+        str, typer.Option(help="More constraints on the best: 'latency_ms<=2, size_bytes<=40%'.")
     ] = "",
     minimize: Annotated[
         str | None, typer.Option(metavar="METRIC", help="The best has the least of it.")

@@ -47,9 +47,20 @@ def check_object(found: Any, task: Task, target: Target) -> list[Check]:
         target: the target that techniques are tried for.
 
     Raises:
-        Broken: `found` is none of the four kinds.
+        Broken: `found` is none of the four kinds, or a class that cannot be made without arguments.
     """
-    return [_run(test) for test in _tests(found() if isinstance(found, type) else found, task, target)]
+    return [_run(test) for test in _tests(_made(found), task, target)]
+
+
+def _made(found: Any) -> Any:
+    if not isinstance(found, type):
+        return found
+    if problem := wrong_arguments(found, {}):
+        raise Broken(f"{found.__name__} is made without arguments here, but: {problem}")
+    try:
+        return found()
+    except Exception as error:  # whatever a stranger's class raises is the finding
+        raise Broken(f"{found.__name__}() {raised(error)}") from error
 
 
 def _tests(found: Any, task: Task, target: Target) -> list[Test]:
@@ -64,8 +75,9 @@ def _tests(found: Any, task: Task, target: Target) -> list[Test]:
     if all(hasattr(found, name) for name in ("supports", "build", "measure")):
         return target_tests(found, task)
     raise Broken(
-        f"{found!r} is neither a task (model, data, loss, metrics), a technique (autoprune.Technique), "
-        "a target (supports, build, measure) nor a sampler (optuna.samplers.BaseSampler)"
+        f"it is of type {type(found).__name__}: neither a task (model, data, loss, metrics), "
+        "a technique (autoprune.Technique), a target (supports, build, measure) "
+        "nor a sampler (optuna.samplers.BaseSampler)"
     )
 
 

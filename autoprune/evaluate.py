@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from autoprune import cost
-from autoprune.candidate import architecture_choices, build, restore, save_checkpoint, variants
+from autoprune.candidate import architecture_choices, build, make_model, restore, save_checkpoint, variants
 from autoprune.compress import techniques_of
 from autoprune.compress.technique import Context
 from autoprune.constraint import COMPUTABLE
@@ -69,7 +69,7 @@ class Evaluator:
         self.settings = TrainSettings(**spec.train_settings(), max_seconds=max_seconds)
         self._data: Data | None = None
         self._reference: nn.Module | None = None
-        self._baseline: dict[str, float] = {}
+        self.baseline: dict[str, float] = {}  # metrics of the uncompressed network, once they are known
         self._measured: dict[str, Measurement] = {}
 
     # -- what is loaded once -------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class Evaluator:
 
     def attach_baseline(self, metrics: dict[str, float]) -> None:
         """Use these figures of the uncompressed network wherever a constraint is relative to them."""
-        self._baseline = metrics
+        self.baseline = metrics
 
     @property
     def data(self) -> Data:
@@ -130,14 +130,19 @@ class Evaluator:
         torch.manual_seed(self.spec.seed)
         model = self.task.model()
         if self.spec.train.epochs > 0:
-            train(
-                model,
-                self.task,
-                self.data.train,
-                epochs=self.spec.train.epochs,
-                settings=self.settings,
-                seed=self.spec.seed,
-            )
+            try:
+                train(
+                    model,
+                    self.task,
+                    self.data.train,
+                    epochs=self.spec.train.epochs,
+                    settings=self.settings,
+                    seed=self.spec.seed,
+                )
+            except AutopruneError:
+                raise
+            except Exception as error:  # of the task: model, loss and data are called here as they came
+                raise TaskError(f"training the uncompressed network {raised(error)}") from error
         tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
         return bytes(save_tensors(tensors))
 
@@ -157,6 +162,9 @@ class Evaluator:
     def _evaluate(
         self, request: Request, choices: Choices, context: Context, result: Evaluation, clock: _Clock
     ) -> None:
+        if reason := self.target.supports(request.choices):
+            result.state, result.reason = "rejected", reason
+            return
         with clock.time("build"):
             model, rung = self._start(request, choices, context)
             result.metrics.update(self.price(model, choices))
@@ -221,8 +229,8 @@ class Evaluator:
         broken = [
             f"{constraint} (got {metrics[constraint.metric]:.6g})"
             for constraint in self.spec.constraints
-            if self._baseline and constraint.metric in COMPUTABLE
-            if not constraint.is_met(metrics, self._baseline)
+            if self.baseline and constraint.metric in COMPUTABLE
+            if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)
 
@@ -292,7 +300,7 @@ class Evaluator:
         details: dict[str, Any] = {}
         seen: set[str] = set()
         for variant in variants(architecture):
-            model = self.task.model(**variant).eval()
+            model = make_model(self.task, variant).eval()
             layers = {name for name, module in model.named_modules() if not list(module.children())}
             if layers <= seen:
                 continue

@@ -84,9 +84,7 @@ def wrong_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any]) -
     unknown = [name for name in arguments if name not in signature.parameters and not takes_any]
     if unknown:
         known = ", ".join(signature.parameters) or "none"
-        return (
-            f"got an unknown argument {unknown[0]!r}, expected {known}{nearest(unknown[0], signature.parameters)}"
-        )
+        return f"got an unknown argument {unknown[0]!r}, expected {known}{nearest(unknown[0], signature.parameters)}"
     try:
         signature.bind(**arguments)
     except TypeError as error:

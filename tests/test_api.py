@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_spec import TINY_SPEC
 from tiny_task import TinyTask
 
 import autoprune
@@ -43,8 +44,6 @@ def events() -> list[str]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, events: list[str]) -> Iterator[Study]:
-    from conftest import TINY_SPEC
-
     spec = {**TINY_SPEC, "constraints": ["params <= 95%"]}
     folder = tmp_path_factory.mktemp("api") / "run"
     yield autoprune.search(spec, run=folder, on_event=lambda kind, _: events.append(kind))
@@ -76,9 +75,11 @@ def test_the_study_can_be_opened_by_optuna(searched: Study) -> None:
     assert len(complete) >= 8 and len(complete[0].values) == 2
 
 
-def test_an_export_runs_and_is_what_was_measured(searched: Study, run: Path, tmp_path: Path) -> None:
+def test_an_export_runs_and_is_what_was_measured(run: Path) -> None:
     best = autoprune.open_study(run).best(maximize="accuracy")
-    folder = autoprune.export(best, tmp_path / "out")
+    folder = autoprune.export(best)
+    assert folder == run / "export" / str(best.number)
+    assert "of the exported file" in autoprune.report(run).read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"search", "export", "baseline", "parity"}
     assert all(

@@ -80,7 +80,7 @@ def test_a_checkpoint_gives_the_pruned_candidate_back(context: Context) -> None:
     ids=["empty", "zeros", "null", "no header", "beyond the end"],
 )
 def test_what_is_no_checkpoint_is_refused(context: Context, damage: bytes) -> None:
-    with pytest.raises(RunFolderError, match="cannot be read"):
+    with pytest.raises(RunFolderError, match="checkpoint is damaged"):
         restore(damage, [], context)
 
 

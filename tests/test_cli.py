@@ -176,6 +176,16 @@ def test_profile_and_list_print_json(monkeypatch):
     assert "digits" in run("list").stdout
 
 
+def test_what_a_profile_is_busy_with_does_not_mix_with_its_json(monkeypatch):
+    def profile(spec, on_event, **given):
+        on_event("preparing", {"what": "the workers"})
+        return {}
+
+    replaced(monkeypatch, "profile", profile)
+    result = run("profile", "digits", "--json")
+    assert json.loads(result.stdout) == {} and result.stderr == "preparing the workers\n"
+
+
 def test_a_broken_contract_is_an_exit_code(monkeypatch):
     from autoprune.contracts import Check
 

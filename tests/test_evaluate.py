@@ -123,6 +123,11 @@ def test_what_breaks_a_computable_constraint_is_never_trained(
     assert "train" not in result.seconds and result.checkpoint is None
 
 
+def test_what_the_target_cannot_run_is_never_built(evaluator: Evaluator, space: Space) -> None:
+    result = evaluator.evaluate(Request(0, 0, {**space.neutral(), "quantize.linear.activation_bits": 4}))
+    assert result.state == "rejected" and "4-bit" in result.reason and result.seconds == {"total": 0}
+
+
 def test_what_goes_wrong_is_recorded_with_its_stage(evaluator: Evaluator, space: Space) -> None:
     result = evaluator.evaluate(Request(0, 0, {**space.neutral(), "architecture.width": -1}))
     assert result.state == "failed"

@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 
 import autoprune
 from autoprune.cli import app
+from autoprune.evaluate import Evaluator
+from autoprune.record import Request
 from autoprune.references import search_spaces_folder
+from autoprune.space import Space
 from autoprune.spec import load_spec
 
 README = Path(__file__).parents[1] / "README.md"
@@ -58,17 +61,21 @@ def test_the_tasks_keep_the_contract(document: Path, name: str, tmp_path: Path) 
     assert checks and [check for check in checks if not check.ok] == []
 
 
-def test_the_task_of_the_readme_can_be_searched(tmp_path: Path) -> None:
+def test_the_task_of_the_readme_becomes_a_candidate(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(block(README, "python", "class MyTask("))
     spec = {
-        "name": "mine",
         "task": f"{tmp_path / 'mine.py'}:MyTask",
-        "space": {"architecture": {"width": [8, 12, 16]}, "prune": {"ratio": [0.0, 0.75]}, "quantize": True},
+        "space": {"architecture": {"width": [8, 12, 16]}, "prune": True, "quantize": True},
         "target": {"use": "onnxruntime", "rounds": 4, "block_ms": 2.0},
         "train": {"epochs": 1},
-        "budget": {"trials": 2},
-        "search": {"rungs": [0]},
-        "cluster": {"workers": 1},
+        "budget": {"trials": 1},
     }
-    study = autoprune.search(spec, run=tmp_path / "run")
-    assert study.status()["trials"]["finished"] == 2 and len(study.space) > 8
+    evaluator = Evaluator(load_spec(spec))
+    evaluator.attach_data(None)
+    evaluator.attach_reference(evaluator.train_reference())
+    space = Space.from_json(evaluator.describe()["choices"])
+    point = {name: 0.5 if name.endswith(".ratio") else value for name, value in space.neutral().items()}
+    whole = evaluator.evaluate(Request(0, 0, space.neutral()))
+    halved = evaluator.evaluate(Request(1, 0, {**point, "architecture.width": 12}))
+    assert whole.state == halved.state == "finished"
+    assert halved.metrics["params"] < 0.3 * whole.metrics["params"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import UnresolvedReference
-from autoprune.references import find_file, nearest, resolve, search_spaces_folder
+from autoprune.references import find_file, nearest, resolve, search_spaces_folder, wrong_arguments
 
 
 def test_a_built_in_name_leads_to_its_object() -> None:
@@ -62,3 +62,19 @@ def test_a_file_that_failed_to_load_can_be_mended_and_tried_again(tmp_path: Path
 
 def test_nearest_says_nothing_when_nothing_is_near() -> None:
     assert nearest("banana", ["ratio", "depth"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"width": 1}, ""),
+        ({"widht": 1}, "unknown argument 'widht', expected width, depth; did you mean 'width'?"),
+        ({"depth": 1}, "missing a required argument: 'width'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(arguments: dict[str, int], problem: str) -> None:
+    def make(width: int, depth: int = 1) -> int:
+        return width * depth
+
+    found = wrong_arguments(make, arguments)
+    assert problem in found and bool(found) == bool(problem)

@@ -153,7 +153,9 @@ class Pool:
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except ray.exceptions.RayActorError as error:
-            raise SearchFailed(f"a worker died: {_first_line(error)}") from None
+            raise SearchFailed(
+                f"a worker died: {_first_line(error)} Is there enough memory, or does the task's code end the process?"
+            ) from None
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -336,5 +338,5 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] or type(error).__name__
+    """What Ray says before it lists identifiers."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

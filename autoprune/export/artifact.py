@@ -83,7 +83,7 @@ def write_artifact(
         ArtifactError: the folder cannot be written, or is in use.
     """
     folder = Path(folder)
-    _check_free(folder)
+    check_free(folder)
     _check_names(contents.files)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,12 @@ def write_artifact(
     return folder
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Refuse a folder that an artifact cannot be written to.
+
+    Raises:
+        ArtifactError: it is a file, or not empty.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder} exists and is not empty; give a folder that does not exist yet")
 

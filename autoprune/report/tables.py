@@ -89,7 +89,7 @@ def _ranges(profile: Mapping[str, Any]) -> Table:
 
 
 def _architecture(choices: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = _table("Choices of the network as a whole", "choice", "values", "uncompressed")
+    table = _table("Choices of the network as a whole", "choice", "values", "neutral")
     for name, choice in choices.items():
         if name.rpartition(".")[2] not in LAYER_CHOICES:
             _add(table, name, _values(choice), choice["neutral"])
@@ -136,7 +136,7 @@ def print_status(console: Console, study: Study) -> None:
     trials, best = status["trials"], status["best"]
     rows = {
         "state": f"{status['state']}{f' ({study.reason})' if study.reason else ''}",
-        "trials": f"{trials['finished']} finished ({trials['stopped']} of them stopped early), "
+        "trials": f"{trials['finished']} with a result ({trials['stopped']} of them stopped early), "
         f"{trials['failed']} failed, {trials['running']} running",
         "budget left": budget_left(status["budget"]),
         "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",

@@ -41,9 +41,9 @@ def make_profile(workers: Caller) -> dict[str, Any]:
     """
     described = workers.call("describe")
     space = Space.from_json(described["choices"])
-    baseline = _evaluated(workers, space.neutral())
+    baseline = _evaluated(workers, "uncompressed network", space.neutral())
     smallest = smallest_point(space, lambda point: workers.call("price_point", point))
-    ends = [_evaluated(workers, point) for point in _ends(space, smallest)]
+    ends = [_evaluated(workers, "smallest candidate", point) for point in _ends(space, smallest)]
     return {
         **described,
         "baseline": baseline.metrics,
@@ -101,10 +101,10 @@ def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]
     return [dict(smallest)] if floating == smallest else [dict(smallest), floating]
 
 
-def _evaluated(workers: Caller, point: dict[str, Value]) -> Evaluation:
+def _evaluated(workers: Caller, what: str, point: dict[str, Value]) -> Evaluation:
     result: Evaluation = workers.call("evaluate", Request(-1, 0, point, epochs=0.0))
     if result.state == "failed":
-        raise TaskError(f"a candidate of this spec cannot be evaluated: {result.reason}")
+        raise TaskError(f"the {what} of this spec cannot be evaluated: {result.reason}")
     return result
 
 

@@ -17,7 +17,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.constraint import Objective
-from autoprune.errors import BadInput
+from autoprune.errors import BadInput, raised
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet
 
@@ -85,7 +85,9 @@ class Sampling:
             trial = self._study.ask(dict(self._distributions))
         except Exception as error:
             name = type(self._study.sampler).__name__
-            raise BadInput(f"search.sampler: {name} raises {type(error).__name__}: {error}") from error
+            raise BadInput(
+                f"search.sampler: {name} {raised(error)}; once that is mended, `autoprune resume` goes on"
+            ) from error
         return trial._trial_id, dict(trial.params)
 
     def insert(self, point: Mapping[str, Value]) -> int:

@@ -37,9 +37,8 @@ def quiet() -> Iterator[None]:
 class Journal(BaseJournalBackend):
     """The lines of a journal file, in memory until they are committed.
 
-    A last line without its end is what a driver leaves that was killed in the middle of writing: it is left
-        out,
-    and cut off when the file is opened for writing.
+    A last line without its end is what a driver leaves that was killed in the middle of writing: it is left out,
+    and cut off when the file is opened for writing and all else in it is sound.
 
     Args:
         path: the file; made if it does not exist and `write` is set.
@@ -61,9 +60,7 @@ class Journal(BaseJournalBackend):
             end = self._old.rfind(b"\n") + 1
             if self._file is not None and self._old and not end:
                 raise RunFolderError(f"{path}: line 1 is damaged; this is not the journal of a study")
-            if self._file is not None and end < len(self._old):
-                os.ftruncate(self._file, end)
-            self._old = self._old[:end]
+            self._old, self._end = self._old[:end], end
         except OSError as error:
             raise RunFolderError(f"{path} cannot be opened: {error.strerror or error}") from None
 
@@ -74,12 +71,15 @@ class Journal(BaseJournalBackend):
             RunFolderError: a line is damaged; the message says which.
         """
         try:
-            return JournalStorage(self)
+            storage = JournalStorage(self)
         except Exception as error:  # what is not JSON, or no journal entry, breaks the replay in many ways
             raise RunFolderError(
                 f"{self._path}: line {self._line} is damaged ({type(error).__name__}: {error}); "
                 f"cut the file off before it to keep what is older"
             ) from None
+        if self._file is not None:  # not before all the rest is known to be sound
+            os.ftruncate(self._file, self._end)
+        return storage
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Entries from a number on; after the first time those that were appended since."""

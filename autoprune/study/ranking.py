@@ -76,10 +76,18 @@ def best_of(
 
     Raises:
         SearchFailed: no trial meets the constraints; names the one that comes closest.
-        SpecError: nothing measures the metric to rank by.
+        SpecError: nothing measures a metric that is constrained or ranked by.
     """
     if not trials:
         raise SearchFailed("there is no finished trial to choose from")
+    known = sorted({name for trial in trials for name in trial.metrics})
+    wanted = [("where", constraint.metric) for constraint in constraints]
+    wanted += [] if ranked_by is None else [(ranked_by.direction, ranked_by.metric)]
+    if unknown := [(field, metric) for field, metric in wanted if metric not in known]:
+        raise SpecError(
+            f"{field}: got {metric!r}, expected one of {', '.join(known)}{nearest(metric, known)}"
+            for field, metric in unknown
+        )
     violations = [total_violation(constraints, trial.metrics, baseline) for trial in trials]
     fitting = [trial for trial, violation in zip(trials, violations, strict=True) if violation <= 0]
     if not fitting:
@@ -87,14 +95,6 @@ def best_of(
     losses = losses_of([trial.metrics for trial in fitting], objectives)
     if ranked_by is None:
         return fitting[knee(losses)]
-    known = sorted({name for trial in fitting for name in trial.metrics})
-    if ranked_by.metric not in known:
-        raise SpecError(
-            [
-                f"{ranked_by.direction}: got {ranked_by.metric!r}, expected one of {', '.join(known)}"
-                f"{nearest(ranked_by.metric, known)}"
-            ]
-        )
     first = losses_of([trial.metrics for trial in fitting], [ranked_by])
     return fitting[int(np.lexsort([*losses.T[::-1], first[:, 0]])[0])]
 

@@ -68,9 +68,12 @@ class Study:
             )
         self._id = studies[0]._study_id
         self._attributes = attributes
-        self.spec = Spec.from_yaml(header["spec"])
-        self.space = Space.from_json(header["space"])
-        self.baseline: dict[str, float] = header["baseline"]
+        try:
+            self.spec = Spec.from_yaml(header["spec"])
+            self.space = Space.from_json(header["space"])
+            self.baseline: dict[str, float] = header["baseline"]
+        except (BadInput, KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{folder / JOURNAL} has a damaged header: {error}") from None
         self._distributions = self.space.distributions()
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
@@ -352,7 +355,8 @@ class Study:
         """The best trial that meets some constraints.
 
         Args:
-            where: constraints such as `latency_ms<=2, size_bytes<=40%`, in place of the study's own.
+            where: constraints such as `latency_ms<=2, size_bytes<=40%`, in place of the study's own on the same
+                metrics; its others hold as well.
             minimize, maximize: the metric that decides; without either, the best compromise (the knee).
 
         Raises:
@@ -366,7 +370,9 @@ class Study:
         ranked_by = Objective(minimize, "minimize") if minimize else None
         if maximize:
             ranked_by = Objective(maximize, "maximize")
-        constraints = parse_where(where) or list(self.spec.constraints)
+        wanted = parse_where(where)
+        named = {constraint.metric for constraint in wanted}
+        constraints = [*wanted, *(c for c in self.spec.constraints if c.metric not in named)]
         return best_of(self.results, self.spec.objectives, constraints, self.baseline, ranked_by)
 
     def hypervolume(self) -> float:

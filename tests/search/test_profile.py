@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tiny_spec import TINY_SPEC
 
 from autoprune.errors import SpecError, TaskError
 from autoprune.evaluate import Evaluator
@@ -27,8 +28,6 @@ class OneWorker:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    from conftest import TINY_SPEC
-
     return make_profile(OneWorker({**TINY_SPEC, "train": {"epochs": 1, "batch_size": 32}}))
 
 

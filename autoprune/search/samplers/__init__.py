@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import BadInput
-from autoprune.references import resolve
+from autoprune.errors import BadInput, raised
+from autoprune.references import resolve, wrong_arguments
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -74,12 +74,14 @@ def make_sampler(sampler: str | BaseSampler, seed: int, folder: Path | None = No
     if isinstance(sampler, str):
         found = resolve(sampler, folder=folder, builtins=dict.fromkeys(BUILT_IN, ""))
     if isinstance(found, type) and issubclass(found, BaseSampler):
+        if problem := wrong_arguments(found, {}):
+            raise BadInput(f"search.sampler: {sampler} cannot be made without arguments: {problem}")
         takes_seed = "seed" in inspect.signature(found).parameters
         arguments: dict[str, Any] = {"seed": seed} if takes_seed else {}
         try:
             found = found(**arguments)
-        except TypeError as error:
-            raise BadInput(f"search.sampler: {sampler} cannot be made without arguments: {error}") from None
+        except Exception as error:  # whatever a stranger's class raises
+            raise BadInput(f"search.sampler: {sampler} {raised(error)}") from None
     if not isinstance(found, BaseSampler):
         raise BadInput(f"search.sampler: {sampler} is a {type(found).__name__}, not an optuna BaseSampler")
     return found
