@@ -135,7 +135,7 @@ def _latency(evaluator: Evaluator, runnable: Runnable, recorded: float) -> float
 
     What else runs on the machine can slow all rounds of one measurement; nothing makes a model faster than it is.
     """
-    found = []
+    found: list[float] = []
     while len(found) < MEASUREMENTS and (not found or min(found) > recorded * (1 + TIE)):
         found.append(evaluator.target.measure(runnable, evaluator.example).latency_ms)
     return min(found)
