@@ -30,7 +30,7 @@ def start(run: Path, trials: int) -> tuple[subprocess.Popen[str], set[tuple[int,
 
 
 def test_kill_9_loses_no_evaluation_and_resume_finishes_the_budget(tmp_path: Path) -> None:
-    process, reported = start(tmp_path / "run", 30)
+    process, reported = start(tmp_path / "run", 300)  # far more than end while the lock is tried for a second
     with pytest.raises(RunFolderError, match="another search is at work"):
         Study.open(tmp_path / "run", write=True)
     process.kill()
@@ -41,7 +41,7 @@ def test_kill_9_loses_no_evaluation_and_resume_finishes_the_budget(tmp_path: Pat
         assert reported <= on_record
         assert 0 < len(study.pending) <= 2
         run_search(study, InlineWorkers(), make_sampler("auto", 1))
-        assert len(study.results) == 30 and study.state == "finished"
+        assert len(study.results) == 300 and study.state == "finished"
         assert reported <= {(trial.number, rung) for trial in study.trials for rung in trial.evaluations}
 
 
