@@ -76,7 +76,8 @@ class _Face(ModuleType):
     """This module. `search`, `export` and `report` are functions here, and packages to whoever imports from them.
 
     Importing a package binds it as an attribute of the one around it; without this, `autoprune.search` would turn
-    from the function into the package as soon as the function has run.
+    from the function into the package as soon as the function has run. Write `from autoprune.search import loop`;
+    `import autoprune.search.loop as loop` would look for `loop` on the function.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
