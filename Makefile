@@ -22,7 +22,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/loop_overhead.py
+	$(BIN)/python benchmarks/loop_overhead.py --tune-trials 0
 	$(BIN)/python benchmarks/measure_latency.py
 
 $(READY): pyproject.toml constraints.txt
