@@ -32,6 +32,8 @@ BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 CRITERIA = ("l1", "l2", "fpgm", "taylor", "bn_scale", "random")
 SCHEDULES = ("one_shot", "iterative")
 AWARE = ("ptq", "qat")
+TASKS = ("digits", "mnist", "fashion_mnist", "cifar10")
+TARGETS = ("onnxruntime",)
 SAMPLERS = ("auto", "tpe", "nsga2", "random", "evolution")
 
 
@@ -57,13 +59,18 @@ def _existing_file(reference: str, info: ValidationInfo) -> str:
     return reference
 
 
+def _named(reference: str, known: tuple[str, ...]) -> str:
+    """Refuse a short name that is not built in; a file or a package is looked into later."""
+    if ":" not in reference and reference not in known:
+        listed = ", ".join(known)
+        raise ValueError(
+            f"got {shown(reference)}, expected {listed} or 'file.py:Name'{nearest(reference, known)}"
+        )
+    return reference
+
+
 def _sampler(name: str, info: ValidationInfo) -> str:
-    if name in SAMPLERS:
-        return name
-    if ":" not in name:
-        listed = ", ".join(SAMPLERS)
-        raise ValueError(f"got {shown(name)}, expected {listed} or 'file.py:Name'{nearest(name, SAMPLERS)}")
-    return _existing_file(name, info)
+    return name if _named(name, SAMPLERS) in SAMPLERS else _existing_file(name, info)
 
 
 def _switch(given: Any) -> Any:
@@ -139,6 +146,16 @@ class Reference(Section):
     @model_serializer
     def _to_spec(self) -> Any:
         return {"use": self.use, **self.arguments} if self.arguments else self.use
+
+
+def named(*known: str) -> AfterValidator:
+    """A validator that refuses references to built-in names other than these."""
+
+    def check(reference: Reference) -> Reference:
+        _named(reference.use, known)
+        return reference
+
+    return AfterValidator(check)
 
 
 class PruneSpace(Section):

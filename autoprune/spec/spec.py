@@ -16,7 +16,19 @@ from autoprune.references import nearest
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
 from autoprune.spec.problems import problems_of
-from autoprune.spec.sections import Budget, Cluster, Reference, Search, Section, SpaceSpec, Train, as_tuple
+from autoprune.spec.sections import (
+    TARGETS,
+    TASKS,
+    Budget,
+    Cluster,
+    Reference,
+    Search,
+    Section,
+    SpaceSpec,
+    Train,
+    as_tuple,
+    named,
+)
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
@@ -99,10 +111,12 @@ class Spec(Section):
         pattern=f"^{NAME}$",
         description="a name of letters, digits, '.', '_', '-'",
     )
-    task: Reference = Field(description="'file.py:Name', a built-in name, or {use: ..., argument: ...}")
+    task: Annotated[Reference, named(*TASKS)] = Field(
+        description="'file.py:Name', a built-in name, or {use: ..., argument: ...}"
+    )
     space: SpaceSpec = Field(default_factory=SpaceSpec)
     train: Train = Field(default_factory=Train)
-    target: Reference = Field(
+    target: Annotated[Reference, named(*TARGETS)] = Field(
         default_factory=lambda: Reference(use="onnxruntime"),
         description="'onnxruntime', 'file.py:Name', or {use: ..., argument: ...}",
     )
