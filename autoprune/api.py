@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import BadInput, RunFolderError, SearchFailed
 from autoprune.references import resolve, search_spaces_folder
-from autoprune.search.profile import check_reachable, make_profile
+from autoprune.search.profile import check_reachable, make_profile, unreachable
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
 
@@ -44,8 +44,6 @@ def profile(
         Plain data: `choices`, `techniques`, `baseline`, `layers`, `ranges`, `seconds`, and `problems` (constraints
         that no candidate can meet).
     """
-    from autoprune.search.profile import unreachable
-
     resolved = _spec(spec, overrides)
     with _workers(resolved, task, on_event) as pool:
         _, made = _prepare(pool, on_event)
@@ -224,7 +222,7 @@ def check(reference: str, folder: Path | None = None) -> list[Check]:
 def listing() -> dict[str, list[str]]:
     """What is built in, by kind."""
     from autoprune.search.samplers import BUILT_IN as SAMPLERS
-    from autoprune.spec.sections import CRITERIA, SCHEDULES
+    from autoprune.spec.sections import AWARE, CRITERIA, SCHEDULES
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
 
@@ -235,7 +233,7 @@ def listing() -> dict[str, list[str]]:
         "criterion": list(CRITERIA),
         "schedule": list(SCHEDULES),
         "distillation": ["logits"],
-        "quantizer": ["ptq", "qat"],
+        "quantizer": list(AWARE),
         "spec": sorted(path.stem for path in search_spaces_folder().glob("*.yaml")),
     }
 

@@ -133,6 +133,11 @@ def save_checkpoint(model: nn.Module, structure: Mapping[str, Any], rung: int) -
     """The candidate's float weights and structure, to continue from."""
     # One field: safetensors writes several in any order, and the same candidate must give the same bytes.
     header = {HEADER: json.dumps({"structure": structure, "rung": rung}, sort_keys=True)}
+    return weights_of(model, header)
+
+
+def weights_of(model: nn.Module, header: dict[str, str] | None = None) -> bytes:
+    """The state of a network as safetensors bytes, with text fields in their header."""
     # Tied tensors are stored once each: safetensors refuses views of one storage.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     return bytes(save_tensors(tensors, metadata=header))

@@ -18,14 +18,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from autoprune import cost
-from autoprune.candidate import architecture_choices, build, make_model, restore, save_checkpoint, variants
+from autoprune.candidate import (
+    architecture_choices,
+    build,
+    make_model,
+    restore,
+    save_checkpoint,
+    variants,
+    weights_of,
+)
 from autoprune.compress import techniques_of
 from autoprune.compress.technique import Context
-from autoprune.constraint import COMPUTABLE
 from autoprune.errors import AutopruneError, RunFolderError, TaskError, raised
 from autoprune.record import Evaluation, Request
 from autoprune.space import Choice, Choices, Space, Value
@@ -143,8 +149,7 @@ class Evaluator:
                 raise
             except Exception as error:  # of the task: model, loss and data are called here as they came
                 raise TaskError(f"training the uncompressed network {raised(error)}") from error
-        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
-        return bytes(save_tensors(tensors))
+        return weights_of(model)
 
     # -- one candidate -------------------------------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class Evaluator:
         broken = [
             f"{constraint} (got {metrics[constraint.metric]:.6g})"
             for constraint in self.spec.constraints
-            if self.baseline and constraint.metric in COMPUTABLE
+            if self.baseline and constraint.is_computable
             if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)

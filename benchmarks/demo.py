@@ -20,23 +20,15 @@ from autoprune.report.live import live_view
 PROMISED = {"smaller": 4.0, "faster": 1.5, "accuracy lost": 1.0, "trials": 60, "search seconds": 120}
 
 
-def free_folder(base: Path) -> Path:
-    """`base`, or `base-2`, `base-3`, … when that exists."""
-    count = 1
-    while (folder := base if count == 1 else base.with_name(f"{base.name}-{count}")).exists():
-        count += 1
-    return folder
-
-
-def run_demo(run: Path) -> dict[str, float]:
-    """Search, export and report; returns the figures that `PROMISED` names."""
+def run_demo(run: Path | None) -> dict[str, float]:
+    """Search, export and report in `run`, by default the next free `runs/demo`; the figures that `PROMISED` names."""
     start = time.perf_counter()
     with live_view() as view:
-        study = autoprune.search("digits", run=run, on_event=view)
+        study = autoprune.search("digits", name="demo", run=run, on_event=view)
     seconds = time.perf_counter() - start
     best = study.best("accuracy >= baseline - 0.5, size_bytes <= 24%", minimize="latency_ms")
-    artifact = autoprune.export(best, run / "export" / str(best.number))
-    page = autoprune.report(run)
+    artifact = autoprune.export(best)
+    page = autoprune.report(study.folder)
     metrics = json.loads((artifact / "metrics.json").read_text(encoding="utf-8"))
     exported, baseline = metrics["export"], metrics["baseline"]
     print(f"report    {page}\nartifact  {artifact}\n")
@@ -61,7 +53,7 @@ def main() -> int:
         "--run", type=Path, default=None, help="run folder (default: the next free runs/demo)"
     )
     try:
-        figures = run_demo(parser.parse_args().run or free_folder(Path("runs/demo")))
+        figures = run_demo(parser.parse_args().run)
     except autoprune.AutopruneError as error:
         print(f"demo: {error}", file=sys.stderr)
         return error.exit_code

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Mapping, Sequence
-from datetime import datetime
 
 from optuna import create_study
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoprune.constraint import Objective
 from autoprune.errors import BadInput, raised
@@ -92,19 +91,8 @@ class Sampling:
 
     def insert(self, point: Mapping[str, Value]) -> int:
         """A point that somebody else proposed: the number under which to tell of it."""
-        trial = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
-            params=dict(point),
-            distributions={name: self._distributions[name] for name in point},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-        )
+        distributions = {name: self._distributions[name] for name in point}
+        trial = create_trial(state=TrialState.RUNNING, params=dict(point), distributions=distributions)
         number = self._storage.create_new_trial(self._study._study_id, trial)
         # A genetic sampler takes as parents only what belongs to a generation.
         if hasattr(self._study.sampler, "get_trial_generation"):

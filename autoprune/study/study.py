@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -181,23 +180,16 @@ class Study:
 
     def log_request(self, request: Request) -> None:
         """Note that an evaluation is about to be dispatched, so that a later driver can repeat it."""
-        from optuna.trial import FrozenTrial, TrialState
+        from optuna.trial import TrialState, create_trial
 
         attributes: dict[str, Any] = {"trial": request.trial, "rung": request.rung}
         if request.epochs is not None:
             attributes["epochs"] = float(request.epochs)
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
+        template = create_trial(
             state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
             params=dict(request.choices),
             distributions={name: self._distributions[name] for name in request.choices},
             user_attrs=attributes,
-            system_attrs={},
-            intermediate_values={},
         )
         self._stored[request.trial, request.rung] = self._storage.create_new_trial(self._id, template)
         self._ledger.note_request(request)
