@@ -13,12 +13,12 @@ from collections.abc import Container, Mapping, Sequence
 from optuna import create_study
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.constraint import Objective
 from autoprune.errors import BadInput, raised
 from autoprune.space import Space, Value
-from autoprune.study.journal import quiet
+from autoprune.study.journal import quiet, running_trial
 
 
 class RevisedStorage(InMemoryStorage):
@@ -92,7 +92,7 @@ class Sampling:
     def insert(self, point: Mapping[str, Value]) -> int:
         """A point that somebody else proposed: the number under which to tell of it."""
         distributions = {name: self._distributions[name] for name in point}
-        trial = create_trial(state=TrialState.RUNNING, params=dict(point), distributions=distributions)
+        trial = running_trial(point, distributions)
         number = self._storage.create_new_trial(self._study._study_id, trial)
         # A genetic sampler takes as parents only what belongs to a generation.
         if hasattr(self._study.sampler, "get_trial_generation"):

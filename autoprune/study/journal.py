@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import RunFolderError
+from autoprune.space import Value
 
 
 @contextmanager
@@ -32,6 +36,30 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def running_trial(
+    point: Mapping[str, Value],
+    distributions: Mapping[str, BaseDistribution],
+    attributes: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    """A trial under way, as a template for a storage: `optuna.trial.create_trial` without its checks.
+
+    Every proposal of a search passes here, and its values come from these very distributions.
+    """
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params=dict(point),
+        distributions=dict(distributions),
+        user_attrs=dict(attributes or {}),
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 class Journal(BaseJournalBackend):

@@ -180,17 +180,13 @@ class Study:
 
     def log_request(self, request: Request) -> None:
         """Note that an evaluation is about to be dispatched, so that a later driver can repeat it."""
-        from optuna.trial import TrialState, create_trial
+        from autoprune.study.journal import running_trial
 
         attributes: dict[str, Any] = {"trial": request.trial, "rung": request.rung}
         if request.epochs is not None:
             attributes["epochs"] = float(request.epochs)
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(request.choices),
-            distributions={name: self._distributions[name] for name in request.choices},
-            user_attrs=attributes,
-        )
+        distributions = {name: self._distributions[name] for name in request.choices}
+        template = running_trial(request.choices, distributions, attributes)
         self._stored[request.trial, request.rung] = self._storage.create_new_trial(self._id, template)
         self._ledger.note_request(request)
 
