@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer, input_quantizers
+from autoprune.tensors import Inputs, call
 
 # Values kept of a tensor per batch: enough for its distribution, little enough to try every cut-off on.
 SAMPLE = 1 << 14
@@ -20,7 +21,7 @@ CUTS = tuple(1.0 - step / 20 for step in range(17))
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
+def calibrate(model: nn.Module, batches: Iterable[Inputs]) -> None:
     """Give every quantizer its range and put the biases on the integer grid, in place.
 
     Args:
@@ -33,7 +34,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     hooks = [quantizer.register_forward_pre_hook(_keep(samples)) for quantizer, samples in seen.items()]
     try:
         for inputs in batches:
-            model(inputs)
+            call(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()

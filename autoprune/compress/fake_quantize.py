@@ -15,19 +15,18 @@ import torch
 from torch import nn
 
 from autoprune.deployed import ActivationQuantizer, trace
-from autoprune.deployed.deploy import insert_quantizers
+from autoprune.deployed.deploy import calls_every, insert_quantizers, replace, unshare_weights
 from autoprune.deployed.fold import folded_norms
-from autoprune.deployed.placement import Bits, place
-from autoprune.deployed.quantizers import (
-    FLOAT_BITS,
+from autoprune.deployed.kinds import (
     FUNCTIONS,
-    HALF_BITS,
     channel_axis,
+    float_weight,
     function_options,
-    highest_code,
     layer_kind,
-    weight_scale,
+    transposed_padding,
 )
+from autoprune.deployed.placement import Bits, place
+from autoprune.deployed.quantizers import FLOAT_BITS, HALF_BITS, highest_code, weight_scale
 
 MOMENTUM = 0.1
 
@@ -41,11 +40,30 @@ class FakeQuantizedLayer(nn.Module):
         self.kind, self.options = layer_kind(layer), function_options(layer)
         self.input = MovingQuantizer(rounds_input) if rounds_input < FLOAT_BITS else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.input is not None:
-            x = self.input(x)
-        weight = round_weight(self.layer.get_parameter("weight"), self.weight_bits, channel_axis(self.kind))
-        return FUNCTIONS[self.kind](x, weight, self.layer.bias, **self.options)
+    def __getattr__(self, name: str) -> Any:
+        """What other parts of a network may ask the layer for: its sizes, its options."""
+        modules = vars(self).get("_modules", {})
+        if name in modules or "layer" not in modules:
+            return super().__getattr__(name)
+        return getattr(modules["layer"], name)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The rounded weight, for parts of a network that read it past the layer."""
+        return round_weight(float_weight(self.layer), self.weight_bits, channel_axis(self.kind))
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias of the layer."""
+        return self.layer.bias  # type: ignore[return-value]
+
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """What the layer computes; the arguments have the names that they have there."""
+        x = self.input(input) if self.input is not None else input
+        weight, options = self.weight, self.options
+        if output_size is not None:
+            options = {**options, "output_padding": transposed_padding(x, output_size, weight.shape, options)}
+        return FUNCTIONS[self.kind](x, weight, self.bias, **options)
 
 
 def round_weight(weight: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
@@ -84,13 +102,15 @@ class MovingQuantizer(nn.Module):
         return rounded
 
 
-def share(model: nn.Module) -> nn.Module:
+def share(model: nn.Module, made: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
     """A network of the same parameters and buffers, whose modules can be replaced and `model` stays."""
-    twin = copy.copy(model)
-    twin._modules = {
-        name: share(child) if child is not None else None for name, child in model._modules.items()
-    }
-    return twin
+    made = {} if made is None else made
+    if model not in made:
+        made[model] = twin = copy.copy(model)
+        twin._modules = {
+            name: share(child, made) if child is not None else None for name, child in model._modules.items()
+        }
+    return made[model]
 
 
 def wrap_for_training(model: nn.Module, bits: Bits, example: Any) -> nn.Module:
@@ -99,20 +119,21 @@ def wrap_for_training(model: nn.Module, bits: Bits, example: Any) -> nn.Module:
     `model` itself is not changed, so that its state is the same with and without.
     """
     was_training = model.training
-    graph = trace(model.train())
+    graph = trace(model.train(), example)
     model.train(was_training)
-    if graph is None:
+    if graph is None or not calls_every(graph, bits):
         twin = share(model)
-        for name, (weight_bits, activation_bits) in bits.items():
-            twin.set_submodule(
-                name, FakeQuantizedLayer(twin.get_submodule(name), weight_bits, activation_bits)
-            )
+        layers = {name: module for name, module in twin.named_modules() if name in bits}
+        for name, layer in layers.items():
+            replace(twin, layer, FakeQuantizedLayer(layer, *bits[name]))
         return twin
     insert_quantizers(graph, place(graph, bits, folded_norms(graph.eval(), example)))
     for name, module in list(graph.named_modules()):
         if isinstance(module, ActivationQuantizer):
             graph.set_submodule(name, MovingQuantizer(module.bits))
-    for name, (weight_bits, _) in bits.items():
-        graph.set_submodule(name, FakeQuantizedLayer(graph.get_submodule(name), weight_bits))
+    layers = {name: module for name, module in graph.named_modules() if name in bits}
+    unshare_weights(graph, bits)
+    for name, layer in layers.items():
+        replace(graph, layer, FakeQuantizedLayer(layer, bits[name][0]))
     graph.recompile()
     return graph.train(was_training)

@@ -6,19 +6,22 @@ Quantization-aware (`qat`): training already computes with rounded numbers, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from autoprune.compress.calibrate import calibrate
+from autoprune.compress.factorize import origin
 from autoprune.compress.fake_quantize import wrap_for_training
 from autoprune.compress.technique import Context, Technique
 from autoprune.deployed import deploy, layer_kind
 from autoprune.deployed.quantizers import FLOAT_BITS
-from autoprune.errors import TargetError
+from autoprune.errors import ModelError, TargetError
+from autoprune.references import nearest
 from autoprune.space import Choice, Choices, Options
 from autoprune.task import example_inputs
 
@@ -35,12 +38,13 @@ class Quantize(Technique):
 
     Args:
         weight_bits: options of `quantize.<layer>.weight_bits`; those that the target cannot run are left out.
-        activation_bits: options of `quantize.<layer>.activation_bits`: the bits of the layer's input; read
-        only
+        activation_bits: options of `quantize.<layer>.activation_bits`: the bits of the layer's input; read only
             when its weight is quantized, for with a float weight nothing is gained.
-        aware: options of `quantize.aware`, `ptq` and `qat`; read only when something is quantized and
-        trained. include: patterns of layer names that may be quantized; empty means all. exclude: patterns of
-        layer names that stay float.
+        aware: options of `quantize.aware`, `ptq` and `qat`; read only when something is quantized and trained.
+        include: patterns of layer names that may be quantized; empty means all.
+        exclude: patterns of layer names that stay float.
+        fixed: pattern of layer names -> bits of their weights in every candidate: these layers are no choice. Their
+            inputs have eight bits where the weights have eight or fewer, and stay float otherwise.
     """
 
     name = "quantize"
@@ -52,59 +56,94 @@ class Quantize(Technique):
         aware: Options = Options(("ptq", "qat"), neutral="ptq"),  # noqa: B008
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
+        fixed: Mapping[str, int] | None = None,
     ) -> None:
         self.weight_bits, self.activation_bits, self.aware = weight_bits, activation_bits, aware
-        self.include, self.exclude = include, exclude
+        self.include, self.exclude, self.fixed = include, exclude, dict(fixed or {})
 
     def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:  # noqa: ARG002
         """Two choices for each layer, and `quantize.aware`.
 
         Raises:
-            TargetError: the target can run none of the options asked for.
+            TargetError: the target can run none of the options asked for, or not the bits of a fixed layer.
+            ModelError: a pattern of `fixed` fits no layer that can be quantized.
         """
+        self._check_fixed(model, target)
         weight_bits = _legal("weight_bits", self.weight_bits, target.weight_bits)
         activation_bits = _legal("activation_bits", self.activation_bits, target.activation_bits)
         found: dict[str, Choice] = {}
         for layer, reason in self._layers(model):
-            if not reason:
+            if not reason and self._fixed_bits(layer) is None:
                 found[f"quantize.{layer}.weight_bits"] = weight_bits
                 found[f"quantize.{layer}.activation_bits"] = activation_bits
-        return {**found, AWARE: self.aware} if found else {}
+        rounds = found or any(bits < FLOAT_BITS for bits in self._all_fixed(model).values())
+        return {**found, AWARE: self.aware} if rounds else {}
 
     def describe(self, model: nn.Module, example: Any) -> dict[str, Any]:  # noqa: ARG002
-        """The layers that can be quantized, and why others cannot."""
+        """Every layer with weights: `reason` is empty for those that can be quantized; `fixed` are its weight's bits
+        where the user fixed them."""
         layers = [
-            {"name": name, "kind": type(model.get_submodule(name)).__name__, "reason": reason}
+            {
+                "name": name,
+                "kind": type(model.get_submodule(name)).__name__,
+                "reason": reason,
+                "fixed": None if reason else self._fixed_bits(origin(model, name)),
+            }
             for name, reason in self._layers(model)
         ]
         return {"layers": layers}
 
     def _layers(self, model: nn.Module) -> Iterator[tuple[str, str]]:
-        """Name and reason not to quantize (empty: none) of every layer that multiplies with a weight."""
+        """Name and reason not to quantize (empty: none) of every module that holds parameters itself."""
         for name, module in model.named_modules():
-            # nn.MultiheadAttention reads its weights itself, past the layer that holds them.
-            if (
-                not name
-                or not isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
-                or _is_in_attention(model, name)
-            ):
+            if not any(True for _ in module.parameters(recurse=False)) or name.endswith(".parametrizations"):
                 continue
-            if not layer_kind(module):
-                yield name, f"{type(module).__name__} with a forward or padding of its own"
-            elif self.include and not _matches(name, self.include):
+            whole = origin(model, name)
+            if reason := why_float(model, name):
+                yield name, reason
+            elif self._fixed_bits(whole) is not None:
+                yield name, ""
+            elif self.include and not _matches(whole, self.include):
                 yield name, "not included"
-            elif _matches(name, self.exclude):
+            elif _matches(whole, self.exclude):
                 yield name, "excluded"
             else:
                 yield name, ""
 
+    def _fixed_bits(self, layer: str) -> int | None:
+        return next((bits for pattern, bits in self.fixed.items() if fnmatchcase(layer, pattern)), None)
+
+    def _all_fixed(self, model: nn.Module) -> dict[str, int]:
+        """Layer -> bits of its weight, where these are no choice."""
+        layers = [layer for layer, reason in self._layers(model) if not reason]
+        fixed = {layer: self._fixed_bits(origin(model, layer)) for layer in layers}
+        return {layer: bits for layer, bits in fixed.items() if bits is not None}
+
+    def _check_fixed(self, model: nn.Module, target: Target) -> None:
+        layers = [layer for layer, reason in self._layers(model) if not reason]
+        for pattern, bits in self.fixed.items():
+            if not any(fnmatchcase(layer, pattern) for layer in layers):
+                raise ModelError(
+                    f"space.quantize.fixed: no layer that can be quantized is called {pattern!r}"
+                    f"{nearest(pattern, layers)}"
+                )
+            if bits not in target.weight_bits or _input_bits(bits) not in target.activation_bits:
+                raise TargetError(
+                    f"space.quantize.fixed.{pattern}: the target cannot run {bits} bits; it takes "
+                    f"{', '.join(map(str, target.weight_bits))}"
+                )
+
     def bits(self, model: nn.Module, choices: Choices) -> dict[str, tuple[int, int]]:
-        """(weight bits, activation bits) of each layer that does not stay float."""
-        found = {}
-        for layer, _ in self._layers(model):
-            weight_bits = int(choices.number(f"quantize.{layer}.weight_bits", FLOAT_BITS))
+        """(weight bits, activation bits) of each layer that does not stay float; both factors of one have its bits."""
+        fixed = self._all_fixed(model)
+        found = {layer: (bits, _input_bits(bits)) for layer, bits in fixed.items() if bits < FLOAT_BITS}
+        for layer, reason in self._layers(model):
+            if reason or layer in fixed:
+                continue
+            whole = origin(model, layer)
+            weight_bits = int(choices.number(f"quantize.{whole}.weight_bits", FLOAT_BITS))
             if weight_bits < FLOAT_BITS:
-                activation_bits = int(choices.number(f"quantize.{layer}.activation_bits", FLOAT_BITS))
+                activation_bits = int(choices.number(f"quantize.{whole}.activation_bits", FLOAT_BITS))
                 found[layer] = (weight_bits, activation_bits)
         return found
 
@@ -151,9 +190,29 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _is_in_attention(model: nn.Module, name: str) -> bool:
-    parent = name.rpartition(".")[0]
-    return isinstance(model.get_submodule(parent), nn.MultiheadAttention)
+def _input_bits(weight_bits: int) -> int:
+    """The bits of the input of a layer whose weight has a fixed number of them."""
+    return 8 if weight_bits <= 8 else FLOAT_BITS
+
+
+def why_float(model: nn.Module, name: str) -> str:
+    """Why a module that holds parameters cannot be quantized; empty if it can."""
+    module, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        return "nn.MultiheadAttention reads its weight past the layer"
+    if layer_kind(module):
+        return "" if name else "the network is this layer: put it into an nn.Sequential"
+    if parametrize.is_parametrized(module) or ".parametrizations." in name or module._forward_pre_hooks:
+        return "its weight is computed in each call (a parametrization)"
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        return f"{type(module).__name__} with a forward or padding of its own"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "it looks rows up and multiplies nothing"
+    if isinstance(module, nn.RNNBase):
+        return "recurrent: what it multiplies lies inside of its loop"
+    if "norm" in type(module).__name__.lower():
+        return "it normalises, which stays float"
+    return "its parameters are read by functions, not by a layer of torch.nn"
 
 
 def _inputs(context: Context) -> Iterator[Any]:

@@ -7,22 +7,24 @@ is quantized.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from autoprune.cost.multiplications import multiplications
 from autoprune.deployed import QuantizedLayer, deploy, layer_kind, stored_bytes
 from autoprune.deployed.packing import stored_layer_bytes
 from autoprune.deployed.quantizers import FLOAT_BITS
+from autoprune.tensors import Inputs
 
 Bits = Mapping[str, tuple[int, int]]
 _FLOAT = (FLOAT_BITS, FLOAT_BITS)
+# What the layers of torch.nn and transformers call the number of their outputs.
+_OUTPUTS = ("out_channels", "out_features", "embedding_dim", "hidden_size", "embed_dim", "nf")
 
 
-def count(model: nn.Module, example: Any, bits: Bits | None = None) -> dict[str, float]:
+def count(model: nn.Module, example: Inputs, bits: Bits | None = None) -> dict[str, float]:
     """The costs of a float network once it is deployed with `bits`.
 
     Args:
@@ -35,9 +37,10 @@ def count(model: nn.Module, example: Any, bits: Bits | None = None) -> dict[str,
         `model.safetensors`.
     """
     bits = bits or {}
-    total, by_layer = _macs(model, example)
-    widths = [(macs, *bits.get(name, _FLOAT)) for name, macs in by_layer.items()]
-    elsewhere = total - sum(by_layer.values())
+    total, by_module = multiplications(model, example)
+    # Layers that are quantized hold no others, so that nothing is counted twice.
+    widths = [(by_module.get(name, 0), weight, activation) for name, (weight, activation) in bits.items()]
+    elsewhere = total - sum(macs for macs, _, _ in widths)
     return {
         "params": float(sum(parameter.numel() for parameter in model.parameters())),
         "macs": float(total),
@@ -46,60 +49,55 @@ def count(model: nn.Module, example: Any, bits: Bits | None = None) -> dict[str,
     }
 
 
-def layer_table(model: nn.Module, example: Any) -> list[dict[str, Any]]:
-    """Every convolution and linear layer of a deployed (or float) network, in the order of its modules.
+def layer_table(model: nn.Module, example: Inputs) -> list[dict[str, Any]]:
+    """Every layer of a deployed (or float) network that holds a matrix of weights, in the order of its modules.
 
     Returns:
         for each layer `name`, `kind`, `channels` (outputs), `weight_bits`, `activation_bits`, `params`,
         `macs`, `bops` and `bytes` (weight, scale and bias as stored).
     """
-    _, by_layer = _macs(model, example)
-    return [_row(name, module, by_layer.get(name, 0)) for name, module in _layers(model)]
+    _, by_module = multiplications(model, example)
+    layers = {name: module for name, module in model.named_modules() if name and _holds_weights(module)}
+    return [_row(name, module, _own_macs(name, layers, by_module)) for name, module in layers.items()]
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    """Whether a module itself multiplies with a matrix, or looks rows of one up."""
+    return isinstance(module, QuantizedLayer) or any(p.dim() > 1 for p in module.parameters(recurse=False))
+
+
+def _own_macs(name: str, layers: Mapping[str, nn.Module], by_module: Mapping[str, int]) -> int:
+    """The MACs of a layer without those of layers inside of it."""
+    inside = [other for other in layers if other.startswith(f"{name}.")]
+    outermost = [other for other in inside if not any(other.startswith(f"{one}.") for one in inside)]
+    return by_module.get(name, 0) - sum(by_module.get(other, 0) for other in outermost)
 
 
 def _row(name: str, module: nn.Module, macs: int) -> dict[str, Any]:
-    bias = module.bias
     if isinstance(module, QuantizedLayer):
         kind, weight_bits, activation_bits = module.kind, module.weight_bits, module.activation_bits
         weight = module.codes if module.has_codes else module.weight
-        channels = module.channels
+        params = weight.numel() + (module.bias.numel() if module.bias is not None else 0)
+        channels, stored = module.channels, stored_layer_bytes(module)
     else:
-        kind, (weight_bits, activation_bits) = layer_kind(module), _FLOAT
-        weight = module.get_parameter("weight")
-        channels = int(getattr(module, "out_channels", 0) or getattr(module, "out_features", 0))
+        kind, (weight_bits, activation_bits) = layer_kind(module) or type(module).__name__, _FLOAT
+        own = list(module.parameters(recurse=False))
+        params = sum(parameter.numel() for parameter in own)
+        channels, stored = _channels(module), sum(p.numel() * p.element_size() for p in own)
     return {
         "name": name,
         "kind": kind,
         "channels": channels,
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
-        "params": weight.numel() + (bias.numel() if isinstance(bias, torch.Tensor) else 0),
+        "params": params,
         "macs": macs,
         "bops": macs * weight_bits * activation_bits,
-        "bytes": stored_layer_bytes(module),
+        "bytes": stored,
     }
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        if layer_kind(module) or isinstance(module, QuantizedLayer):
-            yield name, module
-
-
-@torch.no_grad()
-def _macs(model: nn.Module, example: Any) -> tuple[int, dict[str, int]]:
-    """Of one inference: in all, and of each layer."""
-    was_training = model.training
-    model.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(example)
-    finally:
-        model.train(was_training)
-    root = type(model).__name__
-    counts = counter.get_flop_counts()
-    by_layer = {
-        name: sum(counts.get(f"{root}.{name}" if name else root, {}).values()) // 2
-        for name, _ in _layers(model)
-    }
-    return counter.get_total_flops() // 2, by_layer
+def _channels(module: nn.Module) -> int:
+    """How many values a float layer gives at each place, as far as it says so."""
+    given = (getattr(module, name, None) for name in _OUTPUTS)
+    return next((size for size in given if isinstance(size, int)), 0)

@@ -5,8 +5,10 @@ training, `targets` carry it to a runtime, `export` stores it.
 """
 
 from autoprune.deployed.deploy import deploy, input_quantizers, trace
+from autoprune.deployed.kinds import layer_kind
+from autoprune.deployed.lift import lift
 from autoprune.deployed.packing import pack_state, stored_bytes, unpack_state
-from autoprune.deployed.quantizers import ActivationQuantizer, Codes, QuantizedLayer, layer_kind, weight_codes
+from autoprune.deployed.quantizers import ActivationQuantizer, Codes, QuantizedLayer, weight_codes
 
 __all__ = [
     "ActivationQuantizer",
@@ -15,6 +17,7 @@ __all__ = [
     "deploy",
     "input_quantizers",
     "layer_kind",
+    "lift",
     "pack_state",
     "stored_bytes",
     "trace",

@@ -7,19 +7,33 @@ The form depends on structure and bits alone: `cost` builds it to know a size be
 from __future__ import annotations
 
 import copy
-from typing import Any
+import inspect
+from collections.abc import Iterable, Mapping
 
 from torch import fx, nn
 
-from autoprune.deployed.fold import fold_batch_norm, module_of
+from autoprune.deployed.fold import fold_batch_norm, input_of, module_of
+from autoprune.deployed.kinds import layer_kind
 from autoprune.deployed.placement import Bits, Placement, moves_values, place
 from autoprune.deployed.quantizers import FLOAT_BITS, ActivationQuantizer, QuantizedLayer
+from autoprune.tensors import Inputs
 
 QUANTIZERS = "activations"
+UNSHARED = "unshared"
 
 
-def trace(model: nn.Module) -> fx.GraphModule | None:
-    """The network as a graph that shares its modules, None when its `forward` cannot be traced."""
+def trace(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
+    """The network as a graph that shares its modules, None when its `forward` cannot be traced symbolically.
+
+    That is quick enough for every candidate. `lift` takes almost any network, but seconds; a network that it
+    returned is a graph already, and is taken as it is.
+    """
+    if isinstance(model, fx.GraphModule):
+        graph = fx.GraphModule(model, copy.deepcopy(model.graph))
+        graph.meta.update(model.meta)
+        return graph
+    if not gives_every_argument(model, example):
+        return None
     try:
         return fx.symbolic_trace(model)
     except Exception:
@@ -27,12 +41,24 @@ def trace(model: nn.Module) -> fx.GraphModule | None:
         return None
 
 
-def deploy(model: nn.Module, bits: Bits, example: Any) -> nn.Module:
+def gives_every_argument(model: nn.Module, example: Inputs) -> bool:
+    """Whether nothing is left to defaults: a symbol would stand for them, which is neither None nor a number."""
+    try:
+        parameters = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return True
+    if isinstance(example, Mapping):
+        return list(parameters) == list(example)
+    given = len(example) if isinstance(example, tuple | list) else 1
+    return given == len(parameters) or any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+
+
+def deploy(model: nn.Module, bits: Bits, example: Inputs) -> nn.Module:
     """A copy of `model` with BatchNorm folded, quantizers in place and quantized weights.
 
-    A network that cannot be traced keeps its BatchNorm, and every quantized layer rounds its own input:
-    right, but without integers between the layers. It is the one case in which the result is not an
-    `fx.GraphModule`.
+    A network that cannot be traced, or hides its layers inside of others as nn.TransformerEncoderLayer does, keeps
+    its BatchNorm, and every quantized layer rounds its own input: right, but without integers between the
+    layers. It is the one case in which the result is not an `fx.GraphModule`.
 
     Args:
         model: the float network.
@@ -42,39 +68,68 @@ def deploy(model: nn.Module, bits: Bits, example: Any) -> nn.Module:
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if not bits:
         return model
-    graph = trace(model)
-    if graph is None:
+    graph = trace(model, example)
+    if graph is None or not calls_every(graph, _present(model, bits)):
         return _deploy_layers(model, bits)
     fold_batch_norm(graph, example)
     # The placement looks at float layers, so they are replaced after it.
     insert_quantizers(graph, place(graph, bits))
+    unshare_weights(graph, bits)
     for name, (weight_bits, activation_bits) in _present(graph, bits).items():
         layer = graph.get_submodule(name)
-        graph.set_submodule(name, QuantizedLayer.of(layer, weight_bits, activation_bits))
+        replace(graph, layer, QuantizedLayer.of(layer, weight_bits, activation_bits))
     graph.recompile()
     return graph.eval()
 
 
+def calls_every(graph: fx.GraphModule, layers: Iterable[str]) -> bool:
+    """Whether each layer is a step of the graph, not hidden inside of another one."""
+    called = {graph.get_submodule(str(n.target)) for n in graph.graph.find_nodes(op="call_module")}
+    return all(graph.get_submodule(name) in called for name in layers)
+
+
+def unshare_weights(graph: fx.GraphModule, layers: Iterable[str]) -> None:
+    """Give what reads the weight of a layer past it that weight as a parameter of its own, before it is replaced."""
+    read = {f"{name}.weight": name for name in layers}
+    for node in list(graph.graph.find_nodes(op="get_attr")):
+        if (name := read.get(str(node.target))) is not None:
+            path = f"{UNSHARED}_{name.replace('.', '_')}"
+            graph.register_parameter(path, graph.get_submodule(name)._parameters["weight"])
+            node.target = path
+    graph.recompile()
+
+
 def _deploy_layers(model: nn.Module, bits: Bits) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            # Its fused kernel reads the weights past the layers.
+            module.activation_relu_or_gelu = 0
     for name, (weight_bits, activation_bits) in _present(model, bits).items():
-        rounds = activation_bits < FLOAT_BITS
-        model.set_submodule(
-            name,
-            QuantizedLayer.of(model.get_submodule(name), weight_bits, activation_bits, rounds_input=rounds),
-        )
+        layer, rounds = model.get_submodule(name), activation_bits < FLOAT_BITS
+        replace(model, layer, QuantizedLayer.of(layer, weight_bits, activation_bits, rounds_input=rounds))
     return model.eval()
 
 
+def replace(model: nn.Module, layer: nn.Module, by: nn.Module) -> None:
+    """Put another module in the place of a layer, wherever the network holds it."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is layer:
+            model.set_submodule(name, by)
+
+
 def _present(model: nn.Module, bits: Bits) -> dict[str, tuple[int, int]]:
-    names = {name for name, _ in model.named_modules()}
-    return {name: widths for name, widths in bits.items() if name in names}
+    layers = {name for name, module in model.named_modules() if layer_kind(module)}
+    return {name: widths for name, widths in bits.items() if name in layers}
 
 
 def insert_quantizers(graph: fx.GraphModule, placements: list[Placement]) -> None:
     """Put a quantizer behind each placement's tensor, in place, and let its readers read that."""
     for placement in placements:
-        suffix = f"_{placement.bits}" if placement.bits != 8 else ""
-        name = f"{QUANTIZERS}.{placement.tensor.name}{suffix}"
+        name = f"{QUANTIZERS}.{placement.tensor.name}"
+        if placement.bits != 8:
+            name += f"_{placement.bits}"
+        elif hasattr(nn.Module, placement.tensor.name):
+            name += "_"  # `to` is a method of the module that holds the quantizers
         graph.add_submodule(name, ActivationQuantizer(placement.bits))
         with graph.graph.inserting_after(placement.tensor):
             node = graph.graph.call_module(name, (placement.tensor,))
@@ -97,8 +152,8 @@ def input_quantizers(model: nn.Module) -> dict[str, list[ActivationQuantizer | N
 
 def _quantizer_before(graph: fx.GraphModule, node: fx.Node) -> ActivationQuantizer | None:
     """The quantizer from which nothing but moves of values lead to a node."""
-    source = node.args[0]
+    source = input_of(node)
     while isinstance(source, fx.Node) and moves_values(graph, source):
-        source = source.args[0]
+        source = input_of(source)
     module = module_of(graph, source)
     return module if isinstance(module, ActivationQuantizer) else None

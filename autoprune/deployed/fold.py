@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from autoprune.deployed.quantizers import layer_kind
+from autoprune.deployed.kinds import layer_kind
+from autoprune.tensors import Inputs
 
 _NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 
@@ -26,6 +28,18 @@ def module_of(graph: fx.GraphModule, node: Any) -> nn.Module | None:
     return graph.get_submodule(str(node.target))
 
 
+def input_of(node: fx.Node) -> Any:
+    """The first argument of a call, by position or by name; None where there is none."""
+    return node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+
+
+def arguments(graph: fx.GraphModule, inputs: Inputs) -> list[Any]:
+    """Inputs as `graph` takes them one after the other."""
+    if isinstance(inputs, Mapping):
+        return [inputs[str(node.target)] for node in graph.graph.find_nodes(op="placeholder")]
+    return list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+
+
 def folded_norms(graph: fx.GraphModule, example: Any) -> dict[fx.Node, fx.Node]:
     """Layer node -> the BatchNorm node that can be folded into it."""
     calls = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
@@ -34,7 +48,7 @@ def folded_norms(graph: fx.GraphModule, example: Any) -> dict[fx.Node, fx.Node]:
         norm = module_of(graph, node)
         if norm is None or type(norm) not in _NORMS or norm.running_mean is None:
             continue
-        layer_node = node.args[0]
+        layer_node = input_of(node)
         layer = module_of(graph, layer_node)
         if layer is None or not layer_kind(layer) or len(layer_node.users) > 1:
             continue
@@ -52,7 +66,7 @@ def _without_sequences(
         return pairs
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ShapeProp(graph).propagate(example)
+        ShapeProp(graph).propagate(*arguments(graph, example))
     sequences = [node for node in linear if len(node.meta["tensor_meta"].shape) != 2]
     return {layer: norm for layer, norm in pairs.items() if layer not in sequences}
 

@@ -1,8 +1,9 @@
-"""How a deployed model is stored: integer codes at their real width, everything else as it is.
+"""How a deployed model is stored: integer codes at their real width, everything else as it is, or all of it coded.
 
 Codes of b < 8 bits are stored as b bit planes, eight codes of a plane to a byte: any width is exactly as
 dense as it should be, and unpacking is the same few operations for all of them (`targets.onnx_packing` has it
-in ONNX).
+in ONNX). With a coding the whole state is one text of bytes (see `coding`): zeros cost next to nothing, and
+frequent values less than rare ones.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from autoprune.deployed.quantizers import highest_code, weight_codes
+from autoprune.deployed.coding import Item, decode, encode, is_bounded
+from autoprune.deployed.quantizers import Codes, highest_code, weight_codes
+from autoprune.deployed.streams import pack_bits, unpack_bits
 from autoprune.errors import ArtifactError
+
+# The one tensor of a coded state: no module can have a tensor of that name.
+CODED = "autoprune/coded"
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8),
+        *(torch.int8, torch.int16, torch.int32, torch.int64, torch.complex64),
+    )
+}
 
 
 def pack_codes(codes: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
     """Codes in [-(2^(b-1) - 1), 2^(b-1) - 1] as bit planes: uint8, shape (bits, ceil(codes / 8))."""
-    shifted = (codes.astype(np.int16).ravel() + highest_code(bits)).astype(np.uint8)
-    planes = (shifted[None, :] >> np.arange(bits, dtype=np.uint8)[:, None]) & 1
-    packed: np.ndarray[Any, Any] = np.packbits(planes, axis=1, bitorder="little")
-    return packed
+    return pack_bits((codes.astype(np.int16).ravel() + highest_code(bits)).astype(np.uint8), bits)
 
 
 def unpack_codes(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -39,8 +49,7 @@ def unpack_codes(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]
             f"packed codes have shape {packed.shape}; {bits} bits of a weight of shape {tuple(shape)} "
             f"take {(bits, -(-count // 8))}"
         )
-    planes = np.unpackbits(packed, axis=1, count=count, bitorder="little").astype(np.int16)
-    values = (planes << np.arange(bits, dtype=np.int16)[:, None]).sum(0) - highest_code(bits)
+    values = unpack_bits(packed, count).astype(np.int16) - highest_code(bits)
     codes: np.ndarray[Any, Any] = values.astype(np.int8).reshape(shape)
     return codes
 
@@ -49,17 +58,89 @@ def _code_name(layer: str) -> str:
     return f"{layer}.codes" if layer else "codes"
 
 
-def pack_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What `model.safetensors` of an artifact holds; `unpack_state` is its inverse."""
-    widths = {_code_name(layer): codes.bits for layer, codes in weight_codes(model).items()}
+def _codes_by_name(model: nn.Module) -> dict[str, Codes]:
+    return {_code_name(layer): codes for layer, codes in weight_codes(model).items()}
+
+
+def pack_state(model: nn.Module, coding: str = "none") -> dict[str, torch.Tensor]:
+    """What `model.safetensors` of an artifact holds; `unpack_state` is its inverse.
+
+    Args:
+        model: deployed.
+        coding: `none`, or one of `coding.CODINGS`: the state is then a single tensor of bytes, unless that would
+            be no smaller. Decoding gives the same bits; only the sign of a float zero is not kept.
+    """
+    plain = _packed(model)
+    if coding == "none":
+        return plain
+    items = _items(model)
+    content = encode(items, coding)
+    coded = {CODED: torch.frombuffer(bytearray(content), dtype=torch.uint8)}
+    is_legible = is_bounded(2 * sum(item.values.size for item in items), len(content))
+    return coded if is_legible and _file_bytes(coded) < _file_bytes(plain) else plain
+
+
+def untied_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model with each tied tensor once, under its first name."""
+    state: dict[str, torch.Tensor] = {}
+    names = first_names(model)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if names[id(tensor)] == name:
+            state[name] = tensor
+    return state
+
+
+def first_names(model: nn.Module) -> dict[int, str]:
+    """Identity of each tensor in a model's state -> the first name that it has there."""
+    names: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), name)
+    return names
+
+
+def _tied(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """A state in which tied tensors are there under each of their names again."""
+    names = first_names(model)
+    firsts = {name: names[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
+    others = {name: state[first] for name, first in firsts.items() if name not in state and first in state}
+    return {**state, **others}
+
+
+def _packed(model: nn.Module) -> dict[str, torch.Tensor]:
+    widths = {name: codes.bits for name, codes in _codes_by_name(model).items()}
     packed = {}
-    for name, tensor in model.state_dict().items():
-        # Tied tensors are stored once each: safetensors refuses views of one storage.
+    for name, tensor in untied_state(model).items():
         tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         if widths.get(name, 8) < 8:
             tensor = torch.from_numpy(pack_codes(tensor.numpy(), widths[name]))
         packed[name] = tensor
     return packed
+
+
+def _items(model: nn.Module) -> list[Item]:
+    codes = _codes_by_name(model)
+    items = []
+    for name, tensor in untied_state(model).items():
+        tensor = tensor.detach().cpu().contiguous().reshape(-1)
+        if name in codes:
+            tensor = _zigzag(tensor)
+        elif tensor.is_floating_point():
+            tensor = tensor + 0.0  # a zero that was multiplied by a negative number has a sign, and is none
+        dtype, shape = model.state_dict()[name].dtype, tuple(model.state_dict()[name].shape)
+        values = tensor.view(torch.uint8).numpy().reshape(len(tensor), tensor.element_size())
+        items.append(Item(name, str(dtype).removeprefix("torch."), shape, values))
+    return items
+
+
+def _zigzag(codes: torch.Tensor) -> torch.Tensor:
+    """0, -1, 1, -2, ... as 0, 1, 2, 3, ...: zeros stay zeros, and few bits few."""
+    wide = codes.to(torch.int16)
+    return ((wide << 1) ^ (wide >> 7)).to(torch.uint8)
+
+
+def _unzigzag(values: torch.Tensor) -> torch.Tensor:
+    wide = values.to(torch.int16)
+    return ((wide >> 1) ^ -(wide & 1)).to(torch.int8)
 
 
 def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
@@ -70,22 +151,61 @@ def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[s
         model: a deployed model of the same structure; its values do not matter.
 
     Raises:
-        ArtifactError: a code tensor does not have the size that the structure asks for.
+        ArtifactError: a tensor does not have the size that the structure asks for, or cannot be decoded.
     """
-    layers = {_code_name(layer): codes for layer, codes in weight_codes(model).items()}
+    codes = _codes_by_name(model)
+    if CODED in packed:
+        state = decode_state(packed)
+        for name in codes.keys() & state.keys():
+            state[name] = _unzigzag(state[name].view(torch.uint8))
+            if int(state[name].abs().max()) > highest_code(codes[name].bits):
+                raise ArtifactError(f"{name} has a code that {codes[name].bits} bits do not hold")
+        return _tied(state, model)
     state = dict(packed)
-    for name, (codes, _, bits) in layers.items():
+    for name, (shaped, _, bits) in codes.items():
         if bits < 8 and name in state:
             array = state[name].contiguous().numpy()
-            state[name] = torch.from_numpy(unpack_codes(array, bits, tuple(codes.shape)))
-    return state
+            state[name] = torch.from_numpy(unpack_codes(array, bits, tuple(shaped.shape)))
+    return _tied(state, model)
 
 
-def stored_bytes(model: nn.Module) -> int:
-    """The exact size of `model.safetensors` for a deployed model; only shapes and bits matter."""
-    return len(save_tensors(pack_state(model)))
+def decode_state(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every tensor by name, in its shape; integer codes still as `pack_state` codes them.
+
+    A state that is not coded is returned as it is. `unpack_state` does this by itself; it is for those who need
+    shapes before there is a model.
+
+    Raises:
+        ArtifactError: the coded content is damaged.
+    """
+    if CODED not in packed:
+        return dict(packed)
+    if packed[CODED].dtype != torch.uint8 or len(packed) > 1:
+        raise ArtifactError("coded weights are one tensor of bytes; these are not")
+    return {item.name: _tensor(item) for item in decode(packed[CODED].contiguous().numpy().tobytes())}
+
+
+def _tensor(item: Item) -> torch.Tensor:
+    dtype = _DTYPES.get(item.dtype)
+    if dtype is None or dtype.itemsize != item.values.shape[1]:
+        raise ArtifactError(f"coded weights: {item.name[:80]!r} has an unknown kind of values")
+    values = np.ascontiguousarray(item.values).reshape(-1)
+    return torch.from_numpy(values.copy()).view(dtype).reshape(item.shape)
+
+
+def _file_bytes(packed: Mapping[str, torch.Tensor]) -> int:
+    return len(save_tensors(dict(packed)))
+
+
+def stored_bytes(model: nn.Module, coding: str = "none") -> int:
+    """The exact size of `model.safetensors` for a deployed model.
+
+    Without a coding only shapes and bits matter, so that it is known before any training; with one the values
+    matter too, and the size without it is the most that it can be.
+    """
+    return _file_bytes(pack_state(model, coding))
 
 
 def stored_layer_bytes(layer: nn.Module) -> int:
-    """The bytes of one layer's own tensors as `pack_state` stores them, without names."""
+    """The bytes of one layer's own tensors as `pack_state` stores them uncoded, without names."""
     return sum(tensor.numel() * tensor.element_size() for tensor in pack_state(layer).values())

@@ -23,13 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from autoprune.deployed.fold import module_of
-from autoprune.deployed.quantizers import FLOAT_BITS, layer_kind
+from autoprune.deployed.fold import input_of, module_of
+from autoprune.deployed.kinds import layer_kind
+from autoprune.deployed.quantizers import FLOAT_BITS
 
 Bits = Mapping[str, tuple[int, int]]
 """Layer -> (weight bits, activation bits)."""
 
 DERIVED_BITS = 8
+_aten = torch.ops.aten
 
 # Operations by what they do to values: functions, names of methods, classes of modules.
 _MOVES: tuple[Any, ...] = (
@@ -37,10 +39,18 @@ _MOVES: tuple[Any, ...] = (
     F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, F.dropout,
     "flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "detach",
     nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.PixelShuffle,
+    nn.PixelUnshuffle, nn.ChannelShuffle, torch.channel_shuffle, F.pixel_shuffle,
+    _aten.flatten.using_ints, _aten.reshape.default, _aten.view.default, _aten._unsafe_view.default,
+    _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.unsqueeze.default, _aten.permute.default,
+    _aten.transpose.int, _aten.t.default, _aten.contiguous.default, _aten.clone.default, _aten.expand.default,
+    _aten.slice.Tensor, _aten.select.int, _aten.roll.default, _aten.channel_shuffle.default,
+    _aten.pixel_shuffle.default, _aten.unflatten.int,
+    _aten.max_pool1d.default, _aten.max_pool2d.default, _aten.max_pool3d.default, _aten.dropout.default,
 )  # fmt: skip
 _RECTIFIES: tuple[Any, ...] = (
     F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_", nn.ReLU, nn.ReLU6,
+    _aten.relu.default, _aten.relu6.default,
 )  # fmt: skip
 _COMBINES: tuple[Any, ...] = (
     operator.add, operator.iadd, torch.add, torch.cat, torch.concat, torch.mean,
@@ -49,8 +59,11 @@ _COMBINES: tuple[Any, ...] = (
     "add", "add_", "mean",
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    _aten.add.Tensor, _aten.cat.default, _aten.concat.default, _aten.mean.dim, _aten.mean.default,
+    _aten.avg_pool1d.default, _aten.avg_pool2d.default, _aten.avg_pool3d.default,
+    _aten.adaptive_avg_pool1d.default, _aten.adaptive_avg_pool2d.default, _aten.adaptive_avg_pool3d.default,
 )  # fmt: skip
-_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_", _aten.add.Tensor)
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,17 @@ def moves_values(graph: fx.GraphModule, node: fx.Node) -> bool:
         mode = node.kwargs.get("mode", node.args[2] if len(node.args) > 2 else "constant")
         value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else 0)
         return mode == "constant" and not value
+    if node.target in (_aten.pad.default, _aten.constant_pad_nd.default):
+        return not any(value not in ("constant", 0, None) for value in node.args[2:])
     if node.target is operator.getitem:
         # An integer picks one of several results; only slices of a tensor move values.
         return not isinstance(node.args[1], int)
     return _is(graph, node, _MOVES)
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether a node gives a number, not a tensor."""
+    return node.target is _aten.sym_size.int or isinstance(node.meta.get("val"), torch.SymInt | int | float)
 
 
 def _is(graph: fx.GraphModule, node: fx.Node, operations: tuple[Any, ...]) -> bool:
@@ -124,12 +144,12 @@ class _Placer:
         for node in self._layers():
             width = self.bits.get(str(node.target), (FLOAT_BITS, FLOAT_BITS))[1]
             if width < FLOAT_BITS:
-                self.needed.setdefault(self._origin(node.args[0]), set()).add(width)
+                self.needed.setdefault(self._origin(input_of(node)), set()).add(width)
 
     def _need_what_convolutions_write(self) -> None:
         for node in self._layers():
             weight_bits, activation_bits = self.bits.get(str(node.target), (FLOAT_BITS, FLOAT_BITS))
-            is_linear = isinstance(module_of(self.graph, node), nn.Linear)
+            is_linear = layer_kind(self.graph.get_submodule(str(node.target))) == "Linear"
             if is_linear or weight_bits > 8 or activation_bits > 8:
                 continue
             end = self._end(node)
@@ -170,10 +190,10 @@ class _Placer:
         """The tensor whose values a node passes on, as far back as all who read them want the same."""
         while (
             moves_values(self.graph, node)
-            and isinstance(node.args[0], fx.Node)
+            and isinstance(input_of(node), fx.Node)
             and len(self._wishes(node)) < 2
         ):
-            node = node.args[0]
+            node = input_of(node)
         return node  # type: ignore[no-any-return]
 
     def _end(self, node: fx.Node) -> fx.Node:
@@ -186,14 +206,16 @@ class _Placer:
         """The tensors that a sum, concatenation or average (and its ReLU) is made of; none for any other."""
         if (
             _is(self.graph, tensor, _RECTIFIES)
-            and isinstance(tensor.args[0], fx.Node)
-            and len(tensor.args[0].users) == 1
+            and isinstance(input_of(tensor), fx.Node)
+            and len(input_of(tensor).users) == 1
         ):
-            tensor = tensor.args[0]
+            tensor = input_of(tensor)
         if not _is(self.graph, tensor, _COMBINES):
             return []
-        inputs = [self._origin(node) for node in tensor.all_input_nodes]
-        return [] if _is(self.graph, tensor, _ADDITIONS) and len(tensor.all_input_nodes) != 2 else inputs
+        given = [node for node in tensor.all_input_nodes if not is_size(node)]
+        if _is(self.graph, tensor, _ADDITIONS) and len(given) != 2:
+            return []
+        return [self._origin(node) for node in given]
 
     def _is_returned(self, node: fx.Node) -> bool:
         """Whether the values of a node go nowhere but out of the network."""

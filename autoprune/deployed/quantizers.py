@@ -11,22 +11,21 @@ of themselves for the exporter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "Linear": F.linear,
-    "Conv1d": F.conv1d,
-    "Conv2d": F.conv2d,
-    "Conv3d": F.conv3d,
-    "ConvTranspose1d": F.conv_transpose1d,
-    "ConvTranspose2d": F.conv_transpose2d,
-    "ConvTranspose3d": F.conv_transpose3d,
-}
+from autoprune.deployed.kinds import (
+    FUNCTIONS,
+    channel_axis,
+    float_weight,
+    function_options,
+    layer_kind,
+    transposed_padding,
+)
+
 FLOAT_BITS = 32
 HALF_BITS = 16
 # Shares of a tensor's largest value at which its range is cut off, to find the one with the least error.
@@ -40,31 +39,6 @@ class Codes(NamedTuple):
     codes: torch.Tensor
     scale: torch.Tensor
     bits: int
-
-
-def layer_kind(module: nn.Module) -> str:
-    """`Conv2d`, `Linear`, ... for a layer that can be quantized, an empty string for any other module.
-
-    Subclasses are left alone: what their `forward` does is unknown. So is padding that is not zeros.
-    """
-    kind = type(module).__name__
-    known = kind in FUNCTIONS and type(module) is getattr(nn, kind)
-    return kind if known and getattr(module, "padding_mode", "zeros") == "zeros" else ""
-
-
-def channel_axis(kind: str) -> int:
-    """The axis of a weight that counts output channels."""
-    return 1 if kind.startswith("ConvTranspose") else 0
-
-
-def function_options(layer: nn.Module) -> dict[str, Any]:
-    """What the functional form of a layer takes beside input, weight and bias."""
-    if isinstance(layer, nn.Linear):
-        return {}
-    names = ["stride", "padding", "dilation", "groups"]
-    if type(layer).__name__.startswith("ConvTranspose"):
-        names.append("output_padding")
-    return {name: getattr(layer, name) for name in names}
 
 
 def along(vector: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
@@ -225,9 +199,9 @@ class QuantizedLayer(nn.Module):
         cls, layer: nn.Module, weight_bits: int, activation_bits: int, rounds_input: bool = False
     ) -> QuantizedLayer:
         """The quantized form of a float layer."""
-        weight, bias = layer.get_parameter("weight"), layer.bias
+        weight, bias = float_weight(layer), layer.bias
         quantized = cls(
-            type(layer).__name__,
+            layer_kind(layer),
             weight.shape,
             function_options(layer),
             bias is not None,
@@ -240,6 +214,18 @@ class QuantizedLayer(nn.Module):
                 quantized.bias.copy_(bias)
             quantized.set_weight(weight)
         return quantized.train(layer.training)
+
+    def __getattr__(self, name: str) -> Any:
+        """What other parts of a network may ask the float layer for: its weight, its sizes, its options."""
+        if name == "weight" and "codes" in self._buffers:
+            return self.dequantized()
+        if name in vars(self).get("options", ()):
+            return self.options[name]
+        if name in ("out_features", "out_channels"):
+            return self.channels
+        if name in ("in_features", "in_channels"):
+            return self.shape[0] if self.axis == 1 else self.shape[1] * int(self.options.get("groups", 1))
+        return self.shape[2:] if name == "kernel_size" else super().__getattr__(name)
 
     @property
     def axis(self) -> int:
@@ -306,10 +292,19 @@ class QuantizedLayer(nn.Module):
             return _Dequantize.apply(self.codes, self.scale, self.axis)  # type: ignore[no-any-return,no-untyped-call]
         return self.codes.float() * along(self.scale, self.axis, self.codes.dim())
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.input is not None:
-            x = self.input(x)
-        return FUNCTIONS[self.kind](x, self.dequantized(), self.bias, **self.options)
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """What the float layer computes; the arguments have the names that they have there."""
+        x = self.input(input) if self.input is not None else input
+        return self.multiply(x, self.dequantized(), output_size)
+
+    def multiply(
+        self, x: torch.Tensor, weight: torch.Tensor, output_size: list[int] | None = None
+    ) -> torch.Tensor:
+        """The layer with another weight of its shape; `output_size` as `nn.ConvTranspose2d` has it."""
+        options = self.options
+        if output_size is not None:
+            options = {**options, "output_padding": transposed_padding(x, output_size, self.shape, options)}
+        return FUNCTIONS[self.kind](x, weight, self.bias, **options)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, shape={self.shape}, bits={self.weight_bits}/{self.activation_bits}"

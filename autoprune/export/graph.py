@@ -1,4 +1,7 @@
-"""A deployed network as JSON: the operations of its traced graph, its layers, and no code.
+"""A deployed network as JSON: the operations of its graph, its layers, and no code.
+
+Values lie in the artifact's weights, under the names that the network has for them; only what a network does not save
+(positions, masks, constants in its forward) is part of the JSON.
 
 Reading it back executes nothing but a list of known operations and makes nothing but known layers. `torch.fx`
 turns a graph into Python source, so every text that ends up in it is checked to be a plain name first.
@@ -6,19 +9,29 @@ turns a graph into Python source, so every text that ends up in it is checked to
 
 from __future__ import annotations
 
+import base64
 import keyword
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer
-from autoprune.errors import ArtifactError
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, lift, unpack_state
+from autoprune.deployed.deploy import gives_every_argument
+from autoprune.deployed.packing import first_names
+from autoprune.errors import ArtifactError, ModelError
 from autoprune.export import literals, modules
 from autoprune.export.operations import check_attribute, check_method, function_of, name_of
+from autoprune.tensors import Inputs
 
+PARTS = ("nodes", "layers", "tensors", "values", "aliases")
 MOST_NODES = 100_000
+LARGEST_VALUE = 2**25
+# What the names of layers may hold beside letters and digits; fx quotes names that are no identifiers.
+_JOINTS = str.maketrans("_-", "aa")
 OPERATIONS = ("placeholder", "get_attr", "call_function", "call_method", "call_module", "output")
 
 
@@ -32,33 +45,62 @@ class _Tracer(fx.Tracer):
         )
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The network as a graph; one that is a graph already as it is.
+def store(model: nn.Module, example: Inputs) -> dict[str, Any]:
+    """A deployed network as plain data, as a graph that can be stored: traced if that is possible, lifted otherwise.
+
+    Args:
+        model: whose packed state the artifact holds.
+        example: inputs of batch size 1.
 
     Raises:
-        ArtifactError: its `forward` cannot be traced.
+        ArtifactError: the network is no graph, or holds what cannot be stored without code.
     """
+    try:
+        return to_json(_traced(model, example), model)
+    except ArtifactError as error:
+        reason = error
+    try:
+        return to_json(lift(model, example), model)
+    except ModelError as error:
+        raise ArtifactError(f"{error}; {reason}") from None
+
+
+def _traced(model: nn.Module, example: Inputs) -> fx.GraphModule:
     if isinstance(model, fx.GraphModule):
         return model
+    if not gives_every_argument(model, example):
+        raise ArtifactError("the model cannot be traced: arguments of its forward are left to their defaults")
     try:
         return fx.GraphModule(model, _Tracer().trace(model)).eval()
     except Exception as error:  # whatever a user's forward raises on symbolic values
         raise ArtifactError(f"the model cannot be traced: {type(error).__name__}: {error}") from None
 
 
-def to_json(model: fx.GraphModule) -> dict[str, Any]:
-    """The graph as plain data: `nodes` in order, `layers` by path, `tensors` that it reads directly by path.
+def to_json(graph: fx.GraphModule, model: nn.Module) -> dict[str, Any]:
+    """The graph as plain data.
+
+    Args:
+        graph: shares its tensors with `model`.
+        model: whose packed state the artifact holds.
+
+    Returns:
+        `nodes` in order, `layers` by path, `tensors` that nodes read by path, `values` of those of them that the state
+        of `model` lacks, and `aliases`: other names for what is in that state.
 
     Raises:
         ArtifactError: it holds an operation, layer or constant that cannot be stored without code.
     """
-    nodes = [_node_to_json(node) for node in model.graph.nodes]
+    nodes = [_node_to_json(node) for node in graph.graph.nodes]
     called = {n["target"] for n in nodes if n["op"] == "call_module"}
     read = {n["target"] for n in nodes if n["op"] == "get_attr"}
+    stored = first_names(model)
+    state = graph.state_dict(keep_vars=True)
     return {
         "nodes": nodes,
-        "layers": {path: _described(path, model.get_submodule(path)) for path in sorted(called)},
-        "tensors": {path: _tensor_to_json(model, path) for path in sorted(read)},
+        "layers": {path: _described(path, graph.get_submodule(path)) for path in sorted(called)},
+        "tensors": {path: _tensor_to_json(graph, path) for path in sorted(read)},
+        "values": {name: _value_to_json(t) for name, t in state.items() if id(t) not in stored},
+        "aliases": {name: stored[id(t)] for name, t in state.items() if stored.get(id(t), name) != name},
     }
 
 
@@ -95,17 +137,76 @@ def _tensor_to_json(model: nn.Module, path: str) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": dtype, "parameter": isinstance(tensor, nn.Parameter)}
 
 
+def _value_to_json(tensor: torch.Tensor) -> dict[str, Any]:
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    if len(content) > LARGEST_VALUE:
+        raise ArtifactError(
+            f"the model makes a constant of {len(content)} bytes, which its state does not hold"
+        )
+    return {
+        "shape": list(tensor.shape),
+        "dtype": literals.to_json(tensor.dtype),
+        "zlib": base64.b64encode(zlib.compress(content)).decode(),
+    }
+
+
+def restore(data: Any, packed: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """The network that `store` stored, with its values.
+
+    Args:
+        data: what JSON gave.
+        packed: the artifact's weights, as `pack_state` packed them.
+
+    Raises:
+        ArtifactError: the structure is malformed (see `from_json`), or a value is.
+        RuntimeError: the weights do not fit the structure.
+    """
+    made = from_json(data)
+    state = unpack_state(packed, made)
+    for name, other in data.get("aliases", {}).items():
+        if other not in state:
+            raise ArtifactError(
+                f"the structure takes {str(name)[:80]!r} from {str(other)[:80]!r}, which is not stored"
+            )
+        state[name] = state[other]
+    state |= {name: _value_from_json(value) for name, value in data.get("values", {}).items()}
+    wanted = made.state_dict()
+    made.load_state_dict({name: state[name] for name in wanted if name in state}, assign=True)
+    return made
+
+
+def _value_from_json(data: Any) -> torch.Tensor:
+    if (
+        not isinstance(data, dict)
+        or set(data) != {"shape", "dtype", "zlib"}
+        or not isinstance(data["zlib"], str)
+    ):
+        raise ArtifactError("the structure holds a constant that is not shape, dtype and content")
+    shaped = _tensor_from_json({"shape": data["shape"], "dtype": data["dtype"], "parameter": False})
+    size = shaped.numel() * shaped.element_size()
+    try:
+        unzip = zlib.decompressobj()
+        content = unzip.decompress(base64.b64decode(data["zlib"], validate=True), size + 1)
+    except (ValueError, zlib.error) as error:
+        raise ArtifactError(f"the structure holds a constant that cannot be read: {error}") from None
+    if size > LARGEST_VALUE or len(content) != size:
+        raise ArtifactError(f"the structure holds a constant of {len(content)} bytes where {size} belong")
+    values = torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
+    return values.view(shaped.dtype).reshape(shaped.shape)
+
+
 def from_json(data: Any) -> fx.GraphModule:
-    """The graph that `to_json` wrote, in eval mode, without values: load a state with `assign=True`.
+    """The graph that `to_json` wrote, in eval mode, without values: `restore` has them.
 
     Raises:
         ArtifactError: anything in it is unknown, malformed or out of bounds; nothing of it has been run.
     """
-    if not isinstance(data, dict) or set(data) != {"nodes", "layers", "tensors"}:
-        raise ArtifactError("the structure has no graph of nodes, layers and tensors")
+    if not isinstance(data, dict) or not {"nodes", "layers", "tensors"} <= set(data) <= set(PARTS):
+        raise ArtifactError(f"the structure has no graph of {', '.join(PARTS)}")
+    data = {"values": {}, "aliases": {}, **data}
     nodes, layers, tensors = data["nodes"], data["layers"], data["tensors"]
-    if not isinstance(nodes, list) or not isinstance(layers, dict) or not isinstance(tensors, dict):
-        raise ArtifactError("the structure's nodes, layers or tensors are not listed as such")
+    if not isinstance(nodes, list) or not all(isinstance(data[part], dict) for part in PARTS[1:]):
+        raise ArtifactError(f"the structure's {', '.join(PARTS)} are not listed as such")
     if len(nodes) > MOST_NODES:
         raise ArtifactError(f"the structure has {len(nodes)} nodes; at most {MOST_NODES} are accepted")
     root: dict[str, Any] = {_path(path): modules.build(layer) for path, layer in layers.items()}
@@ -180,6 +281,6 @@ def _identifier(text: Any) -> str:
 
 def _path(text: Any) -> str:
     parts = text.split(".") if isinstance(text, str) else [""]
-    if not all(part.isascii() and part.replace("_", "a").isalnum() for part in parts):
+    if not all(part.isascii() and part.translate(_JOINTS).isalnum() for part in parts):
         raise ArtifactError(f"the structure holds the layer name {str(text)[:80]!r}, which is not accepted")
     return ".".join(parts)

@@ -1,6 +1,6 @@
 """A layer as its class and the arguments of its constructor: enough to make it again, without code.
 
-Only layers of `torch.nn` and autoprune's own two quantized modules can be written down or read. They are made
+Only layers of `torch.nn` and autoprune's own three modules can be written down or read. They are made
 without memory (on torch's `meta` device); their values come from the artifact's weights.
 """
 
@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer
+from autoprune.deployed.kinds import TransposedLinear, is_transposed_linear
 from autoprune.errors import ArtifactError
 from autoprune.export import literals
 
 OURS: dict[str, type[nn.Module]] = {
     "autoprune.ActivationQuantizer": ActivationQuantizer,
     "autoprune.QuantizedLayer": QuantizedLayer,
+    "autoprune.TransposedLinear": TransposedLinear,
 }
 TORCH = "torch.nn."
 # Arguments that the class does not keep under their own name.
@@ -39,6 +41,9 @@ def describe(module: nn.Module) -> dict[str, Any]:
     Raises:
         ArtifactError: it is of another class, or its arguments do not tell how it was made.
     """
+    if is_transposed_linear(module):
+        arguments = literals.to_json(TransposedLinear.arguments_of(module))
+        return {"class": "autoprune.TransposedLinear", "arguments": arguments}
     for name, cls in OURS.items():
         if type(module) is cls:
             return {"class": name, "arguments": literals.to_json(module.arguments())}  # type: ignore[operator]

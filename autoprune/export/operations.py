@@ -1,7 +1,8 @@
 """The operations that a stored graph may call, by name: everything on tensors, nothing beyond.
 
 The list is torch's own of what can be overridden for tensors, so it grows with torch; functions that read
-files, share memory or take code are no part of it. A name that is not here is refused before anything runs.
+files, share memory or take code are no part of it. What lies below these functions, ATen's operations, has a list of
+its own (`aten`). A name that is on neither is refused before anything runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch.overrides import get_overridable_functions
 
 from autoprune.errors import ArtifactError
+from autoprune.export import aten
 from autoprune.references import nearest
 
 Operation = Callable[..., Any]
@@ -30,7 +32,10 @@ _OPERATORS = (
 )
 # On tensors too, but made for nobody to override.
 _MORE = {
-    torch: ("_assert", "arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
+    torch: (
+        *("_assert", "arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros"),
+        *("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sum"),
+    ),
     F: (
         *("celu_", "elu_", "hardsigmoid", "hardswish", "hardtanh_", "leaky_relu_", "relu_", "rrelu_"),
         *("selu_", "sigmoid", "tanh", "threshold_", "upsample"),
@@ -49,7 +54,7 @@ _REFUSED_METHODS = {
 def functions() -> dict[str, Operation]:
     """Name -> function, for every function that a graph may call."""
     overridable = get_overridable_functions()
-    found: dict[str, Operation] = {"builtins.getattr": getattr}
+    found: dict[str, Operation] = {"builtins.getattr": getattr, **aten.operations()}
     for module in (torch, F, torch.linalg, torch.fft, torch.special):
         tensorial = {id(function) for function in overridable[module]}
         for name in vars(module):

@@ -54,6 +54,7 @@ def rebuild(
         model = factory(**architecture).eval().requires_grad_(False)
     except Exception as error:  # whatever a user's factory raises
         raise ArtifactError(f"model(**{architecture}) raises {type(error).__name__}: {error}") from None
+    _make_room(model, layers)
     for path, layer in layers.items():
         if not isinstance(path, str) or path not in dict(model.named_modules()):
             raise ArtifactError(f"the model given has no layer {str(path)[:80]!r}: it is another one")
@@ -64,3 +65,12 @@ def rebuild(
             resized = nn.Parameter(torch.empty_like(state[path]), requires_grad=False)
             setattr(model.get_submodule(owner), name, resized)
     return model
+
+
+def _make_room(model: nn.Module, layers: Mapping[Any, Any]) -> None:
+    """Put an empty row of two in place of each layer that was stored as two (`compress.factorize`)."""
+    known = dict(model.named_modules())
+    for path in map(str, layers):
+        whole, _, place = path.rpartition(".")
+        if place == "0" and path not in known and whole in known and not list(known[whole].children()):
+            model.set_submodule(whole, nn.Sequential(nn.Identity(), nn.Identity()))

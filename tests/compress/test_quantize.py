@@ -14,8 +14,8 @@ from autoprune.compress.calibrate import best_range
 from autoprune.compress.fake_quantize import FakeQuantizedLayer, round_weight, wrap_for_training
 from autoprune.compress.quantize import AWARE, Quantize
 from autoprune.compress.technique import Context
-from autoprune.deployed import QuantizedLayer, layer_kind, weight_codes
-from autoprune.errors import TargetError
+from autoprune.deployed import QuantizedLayer, deploy, layer_kind, weight_codes
+from autoprune.errors import ModelError, TargetError
 from autoprune.space import Choices, Options
 from autoprune.targets.onnxruntime import OnnxRuntime
 from autoprune.task import ArraySplit, ClassificationTask, Data
@@ -75,12 +75,13 @@ def test_layers_can_be_included_and_excluded() -> None:
 
 def test_layers_with_a_forward_of_their_own_stay_float() -> None:
     class Odd(nn.Linear):
-        pass
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input.abs())
 
     model = nn.Sequential(Odd(4, 4), nn.Conv2d(1, 1, 3, padding_mode="reflect"), nn.MultiheadAttention(4, 2))
-    technique = Quantize()
-    assert technique.choices(model, None, OnnxRuntime()) == {}
-    assert len(technique.describe(model, None)["layers"]) == 2
+    assert Quantize().choices(model, None, OnnxRuntime()) == {}
+    reasons = [layer["reason"] for layer in Quantize().describe(model, None)["layers"]]
+    assert len(reasons) == 4 and all(reasons)
 
 
 def test_only_what_matters_is_read() -> None:
@@ -221,3 +222,66 @@ def test_folding_and_rounding_commute() -> None:
         model, Choices({"quantize.stem.0.weight_bits": 4}), context_of(model, inputs)
     )
     assert torch.allclose(outputs(wrapped, inputs), outputs(deployed, inputs), atol=1e-4)
+
+
+def test_fixed_layers_are_no_choice_but_always_at_their_bits() -> None:
+    model, inputs = network("residual")
+    technique = Quantize(fixed={"head": 4, "one.*": 32}, weight_bits=EVERY, exclude=("head",))
+    found = technique.choices(model, inputs[:1], OnnxRuntime())
+    assert not any(name.startswith(("quantize.head.", "quantize.one.")) for name in found)
+    assert technique.bits(model, Choices({})) == {"head": (4, 8)}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "error", "match"),
+    [
+        ({"haed": 8}, ModelError, "no layer that can be quantized is called 'haed'.*head"),
+        ({"head": 16}, TargetError, None),
+    ],
+)
+def test_fixed_bits_that_cannot_be_are_refused(fixed: dict[str, int], error: type, match: str | None) -> None:
+    model, inputs = network("residual")
+
+    class Eight(OnnxRuntime):
+        weight_bits = (8, 32)
+
+    with pytest.raises(error, match=match or "cannot run 16 bits; it takes 8, 32"):
+        Quantize(fixed=fixed).choices(model, inputs[:1], Eight())
+
+
+def test_every_layer_that_stays_float_says_why() -> None:
+    modules = {
+        "look": nn.Embedding(3, 4),
+        "recur": nn.GRU(4, 4),
+        "norm": nn.LayerNorm(4),
+        "attend": nn.MultiheadAttention(4, 2),
+        "normed": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        "head": nn.Linear(4, 2),
+    }
+    reasons = {r["name"]: r["reason"] for r in Quantize().describe(nn.ModuleDict(modules), None)["layers"]}
+    assert reasons["head"] == ""
+    for name, word in [
+        ("look", "rows"),
+        ("recur", "recurrent"),
+        ("norm", "normalises"),
+        ("attend", "functions"),
+    ]:
+        assert word in reasons[name]
+    assert "computed" in reasons["normed"] and "past the layer" in reasons["attend.out_proj"]
+
+
+@pytest.mark.parametrize("aware", ["ptq", "qat"])
+def test_transformers_are_quantized_layer_by_layer(aware: str) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=20, use_cache=False, **sizes)).eval()
+    example = {"input_ids": torch.tensor([[1, 2, 3]])}
+    bits = Quantize().bits(model, point(model, 8, 8))
+    assert {"transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_fc", "lm_head"} <= set(bits)
+    made = deploy(model, bits, example) if aware == "ptq" else wrap_for_training(model, bits, example)
+    with torch.no_grad():
+        expected, found = model(**example).logits, made(**example).logits
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    assert model.lm_head.weight is model.transformer.wte.weight

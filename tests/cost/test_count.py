@@ -77,3 +77,78 @@ def test_a_transposed_convolution_in_groups_has_the_channels_of_all() -> None:
     example = torch.zeros(1, 8, 4, 4)
     (row,) = layer_table(deploy(model, {"0": (8, 8)}, example), example)
     assert row["channels"] == 12
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "macs"),
+    [
+        (nn.LSTM(8, 16, num_layers=2), torch.zeros(5, 1, 8), 5 * (8 * 64 + 16 * 64 + 16 * 64 + 16 * 64)),
+        (nn.GRU(8, 16), torch.zeros(5, 1, 8), 5 * (8 * 48 + 16 * 48)),
+        (nn.MultiheadAttention(16, 4), (torch.zeros(5, 1, 16),) * 3, 5 * 4 * 16 * 16 + 2 * 5 * 5 * 16),
+        (nn.Bilinear(4, 5, 6), (torch.zeros(1, 4), torch.zeros(1, 5)), 6 * (4 * 5 + 5)),
+        (nn.Embedding(9, 4), torch.zeros(1, 3, dtype=torch.long), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_kind_of_layer_is_counted(model: nn.Module, example: object, macs: int) -> None:
+    assert count(model, example)["macs"] == macs
+
+
+def test_attention_on_a_cpu_is_counted() -> None:
+    class Attends(nn.Module):
+        def forward(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(query, key, key, enable_gqa=True)
+
+    example = {"query": torch.zeros(1, 4, 10, 8), "key": torch.zeros(1, 2, 10, 8)}
+    assert count(Attends(), example)["macs"] == 2 * 4 * 10 * 10 * 8
+
+
+def test_tied_weights_are_counted_and_stored_once() -> None:
+    model = nn.Sequential(nn.Embedding(40, 16), nn.Linear(16, 40, bias=False))
+    untied = count(model, torch.zeros(1, 3, dtype=torch.long))
+    model[1].weight = model[0].weight
+    tied = count(model, torch.zeros(1, 3, dtype=torch.long))
+    assert tied["params"] == untied["params"] / 2
+    assert tied["size_bytes"] < 0.6 * untied["size_bytes"]
+    assert tied["macs"] == untied["macs"]
+
+
+def test_layers_that_look_up_or_recur_are_listed() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.body, self.head = nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(self.embed(x))[0])
+
+    rows = layer_table(Reads(), torch.zeros(1, 3, dtype=torch.long))
+    assert [(row["kind"], row["channels"]) for row in rows] == [("Embedding", 4), ("LSTM", 6), ("Linear", 2)]
+    assert rows[0]["macs"] == 0 and rows[1]["macs"] > 0
+
+
+def test_a_module_inside_of_a_layer_is_not_counted_for_it() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.inner = nn.Parameter(torch.zeros(4, 4)), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x @ self.weight)
+
+    rows = layer_table(nn.Sequential(Outer()), torch.zeros(1, 4))
+    assert [row["macs"] for row in rows] == [16, 16]
+
+
+def test_counting_waits_for_no_gradients_of_a_parameter_that_a_module_is_given() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.head = nn.Parameter(torch.zeros(1, 4)), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.query) + self.head(x)
+
+    model = Asks()
+    assert count(model, torch.zeros(1, 4))["macs"] == 16
+    assert model.query.requires_grad

@@ -7,7 +7,8 @@ import torch
 from quantizable_networks import NETWORKS, Residual, network
 from torch import fx, nn
 
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind
+from autoprune.compress.fake_quantize import FakeQuantizedLayer
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind, lift, trace
 from autoprune.deployed.fold import fold_batch_norm
 from autoprune.deployed.placement import place
 from autoprune.deployed.quantizers import weight_scale
@@ -114,3 +115,106 @@ def test_few_bits_cut_off_the_tails_of_a_weight() -> None:
     weight = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
     assert weight_scale(weight, 8, 0).item() == pytest.approx(weight.abs().max().item() / 127)
     assert weight_scale(weight, 3, 0).item() < 0.9 * weight.abs().max().item() / 3
+
+
+class Keywords(nn.Module):
+    """A layer called by keyword, one held twice, one whose weight is read elsewhere, a size asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.up = nn.Linear(8, 8), nn.ConvTranspose1d(8, 8, 3, stride=2)
+        self.again, self.embed = self.first, nn.Embedding(5, 8)
+        self.head = nn.Linear(8, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(input=self.embed(x)) + self.again(self.embed(x))
+        x = self.up(x.mT, output_size=[8])
+        return self.head(x.mT) @ self.first.weight[:5]
+
+
+class Branching(Keywords):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+EVERY_LAYER = {"first": (8, 8), "up": (8, 8), "head": (8, 8)}
+
+
+@pytest.mark.parametrize("way", ["symbolic", "layers", "lifted"])
+def test_layers_are_quantized_however_they_are_held_and_called(way: str) -> None:
+    torch.manual_seed(0)
+    model, x = (Branching() if way == "layers" else Keywords()).eval(), torch.tensor([[0, 1, 2]])
+    deployed = deploy(lift(model, x) if way == "lifted" else model, EVERY_LAYER, x)
+    kinds = {name for name, module in deployed.named_modules() if isinstance(module, QuantizedLayer)}
+    assert kinds == {"first", "up", "head"}
+    assert isinstance(deployed, fx.GraphModule) == (way != "layers")
+    torch.testing.assert_close(deployed(x), model(x), rtol=0.05, atol=0.05)
+    assert deployed.get_submodule("embed").weight.dtype == torch.float32
+
+
+def test_a_lifted_network_gets_the_quantizers_of_a_traced_one() -> None:
+    model, inputs = network("residual")
+    bits = dict.fromkeys(layers(model), (8, 8))
+    traced, lifted = deploy(model, bits, inputs[:1]), deploy(lift(model, inputs[:1]), bits, inputs[:1])
+    assert count_of(ActivationQuantizer, lifted) == count_of(ActivationQuantizer, traced) > 5
+    assert count_of(nn.BatchNorm2d, lifted) == 0
+
+
+def count_of(kind: type[nn.Module], model: nn.Module) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+def test_layers_hidden_in_a_composite_round_their_own_inputs() -> None:
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()
+    deployed = deploy(model, {"0.linear1": (8, 8)}, torch.randn(1, 3, 8))
+    assert not isinstance(deployed, fx.GraphModule)
+    quantizer = deployed.get_submodule("0.linear1.input")
+    seen: list[torch.Tensor] = []
+    quantizer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        deployed(torch.randn(1, 3, 8))
+    assert seen
+
+
+def test_a_forward_with_more_arguments_than_inputs_is_not_traced() -> None:
+    class Optional(nn.Linear):
+        def forward(self, input: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            y = super().forward(input)
+            return y if mask is None else y * mask
+
+    assert trace(Optional(2, 2), torch.randn(1, 2)) is None
+    assert trace(Optional(2, 2), {"input": torch.randn(1, 2)}) is None
+
+
+def test_a_quantizer_of_a_tensor_called_like_a_method_has_another_name() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x.to(torch.float32))
+
+    deployed = deploy(Casts(), {"head": (8, 8)}, torch.zeros(1, 3))
+    assert "activations.to_" in dict(deployed.named_modules())
+
+
+def test_the_weight_of_a_quantized_layer_can_be_read() -> None:
+    layer = nn.Linear(4, 3)
+    quantized = QuantizedLayer.of(layer, 8, 8)
+    torch.testing.assert_close(quantized.weight, layer.weight.detach(), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(4, 6), nn.Conv1d(4, 6, 3, stride=2, groups=2), nn.ConvTranspose2d(4, 6, 2, groups=2)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_quantized_layer_answers_what_the_float_layer_does(layer: nn.Module) -> None:
+    made = [QuantizedLayer.of(layer, 8, 8), FakeQuantizedLayer(layer, 8)]
+    names = ["in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "groups"]
+    for name in filter(lambda name: hasattr(layer, name), names):
+        assert [getattr(one, name) for one in made] == [getattr(layer, name)] * 2
+    with pytest.raises(AttributeError):
+        _ = made[0].unheard_of

@@ -2,6 +2,7 @@ import pytest
 from torch import nn
 
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer
+from autoprune.deployed.kinds import TransposedLinear
 from autoprune.errors import ArtifactError
 from autoprune.export import modules
 
@@ -19,6 +20,24 @@ LAYERS = [
     nn.PReLU(3),
     nn.RNN(2, 3, nonlinearity="relu"),
     nn.Upsample(scale_factor=2),
+    nn.Bilinear(2, 3, 4),
+    nn.CircularPad2d(1),
+    nn.ConvTranspose1d(2, 4, 3, groups=2, bias=False),
+    nn.EmbeddingBag(4, 5, mode="sum"),
+    nn.GRU(3, 4, bidirectional=True),
+    nn.GRUCell(3, 4),
+    nn.Hardtanh(-2.0, 3.0),
+    nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+    nn.LSTMCell(3, 4, bias=False),
+    nn.LocalResponseNorm(2),
+    nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+    nn.PixelShuffle(2),
+    nn.RMSNorm(4, eps=1e-6),
+    nn.SiLU(inplace=True),
+    nn.Softmax(dim=-1),
+    nn.Unfold(2, stride=2),
+    nn.UpsamplingBilinear2d(scale_factor=2),
+    TransposedLinear(3, 4),
     ActivationQuantizer(4),
     QuantizedLayer.of(nn.Conv2d(4, 8, 3, groups=2), 3, 8),
     QuantizedLayer.of(nn.Linear(4, 8, bias=False), 16, 8, rounds_input=True),
