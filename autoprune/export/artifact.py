@@ -32,9 +32,13 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 import autoprune
+from autoprune.compress.store import coding_of
 from autoprune.deployed import pack_state, unpack_state
+from autoprune.deployed.packing import decode_state
 from autoprune.errors import ArtifactError
 from autoprune.export import graph, readme, replay
+from autoprune.targets.interface import Interface
+from autoprune.tensors import Inputs, call
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -53,7 +57,7 @@ class Contents(NamedTuple):
 
     Attributes:
         model: the deployed module, in eval mode.
-        example: inputs of batch size 1.
+        example: inputs of batch size 1, in the network's form.
         files: of the target's runnable, name -> content.
         structure: realised structure, plain data; `architecture` in it: the arguments of the task's model.
         metrics: `search`, `export` and `baseline`: a mapping of figures each.
@@ -61,7 +65,7 @@ class Contents(NamedTuple):
     """
 
     model: nn.Module
-    example: torch.Tensor
+    example: Inputs
     files: Mapping[str, bytes]
     structure: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -128,28 +132,34 @@ def _is_plain(name: str) -> bool:
 
 
 def _write_files(folder: Path, contents: Contents) -> None:
-    structure, stored = _structure(contents)
-    (folder / WEIGHTS).write_bytes(save_tensors(pack_state(stored)))
+    structure = _structure(contents)
+    (folder / WEIGHTS).write_bytes(save_tensors(pack_state(contents.model, coding_of(contents.structure))))
     _write_json(folder / STRUCTURE, structure)
     _write_json(folder / METRICS, contents.metrics)
     for name, content in contents.files.items():
         (folder / name).write_bytes(content)
     config = yaml.safe_dump(_plain(contents.config), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
-    text = readme.text(contents.example, contents.metrics, contents.config, list(contents.files))
+    text = readme.text(structure, contents.metrics, contents.config, list(contents.files))
     (folder / "README.md").write_text(text, encoding="utf-8")
     _write_manifest(folder)
 
 
-def _structure(contents: Contents) -> tuple[dict[str, Any], nn.Module]:
-    """What structure.json holds, and the module whose weights go with it."""
-    common = {"format": FORMAT, "structure": contents.structure}
+def _structure(contents: Contents) -> dict[str, Any]:
+    """What structure.json holds."""
+    with torch.no_grad():
+        interface = Interface(contents.example, call(contents.model, contents.example))
+    common = {
+        "format": FORMAT,
+        "structure": contents.structure,
+        "takes": readme.form_of(contents.example),
+        **interface.describe(),
+    }
     try:
-        traced = graph.trace(contents.model)
-        return {**common, "graph": graph.to_json(traced)}, traced
+        return {**common, "graph": graph.store(contents.model, contents.example)}
     except ArtifactError as error:
         layers = replay.layers_to_json(contents.model)
-        return {**common, "graph": None, "reason": str(error), "layers": layers}, contents.model
+        return {**common, "graph": None, "reason": str(error), "layers": layers}
 
 
 def _plain(data: Any) -> Any:
@@ -182,7 +192,7 @@ def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
     Args:
         folder: the artifact.
         model: makes the uncompressed network (`MyTask().model`). Only needed for networks whose `forward`
-            cannot be traced; the message says so.
+            cannot be written as a graph; the message says so.
 
     Raises:
         ArtifactError: the artifact is incomplete, was changed, is of a newer format, or needs `model`.
@@ -194,9 +204,8 @@ def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
         packed = load_tensors((folder / WEIGHTS).read_bytes())
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    made = _make(folder, structure, model, packed)
     try:
-        made.load_state_dict(unpack_state(packed, made), assign=True)
+        made = _make(folder, structure, model, packed)
     except (RuntimeError, ValueError) as error:
         raise ArtifactError(f"{folder / WEIGHTS} does not fit structure.json: {error}") from None
     if empty := [name for name, tensor in _tensors(made).items() if tensor.is_meta]:
@@ -208,14 +217,16 @@ def _make(
     folder: Path, structure: Mapping[str, Any], factory: Factory | None, packed: Mapping[str, torch.Tensor]
 ) -> nn.Module:
     if structure.get("graph") is not None:
-        return graph.from_json(structure["graph"])
+        return graph.restore(structure["graph"], packed)
     if factory is None:
         raise ArtifactError(
             f"{folder} holds a network that could not be stored as a graph ({structure.get('reason')}); "
             "load(folder, model=...) needs the function that makes the uncompressed network"
         )
     architecture = dict(structure.get("structure") or {}).get("architecture", {})
-    return replay.rebuild(factory, architecture, structure.get("layers"), packed)
+    made = replay.rebuild(factory, architecture, structure.get("layers"), decode_state(packed))
+    made.load_state_dict(unpack_state(packed, made), assign=True)
+    return made
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

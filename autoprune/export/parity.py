@@ -6,150 +6,225 @@ ONNX file, run by a fresh process that knows neither torch nor autoprune, and th
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from autoprune.errors import ParityError
 from autoprune.export import run_onnx
 from autoprune.export.artifact import Factory, load
+from autoprune.export.comparison import Comparison, Run, in_form
+from autoprune.export.generation import generation_agreement
 from autoprune.export.readme import ONNX
-
-Array = np.ndarray[Any, Any]
-Metrics = Callable[[Array], Mapping[str, float]]
+from autoprune.targets.interface import Interface, arrays
+from autoprune.task import Batch, Split, Task, evaluate_metrics
+from autoprune.tensors import Inputs, call
 
 LEAST_AGREEMENT = 99.5
-"""Percent of examples on which the predicted class must be the same."""
+"""Percent of examples, tokens, pixels or labels on which the decision must be the same."""
 MOST_ACCURACY_LOST = 0.1
 """Points by which the accuracy may differ."""
 MOST_RELATIVE_ERROR = 0.01
-"""Root mean square of the difference over that of the outputs, for tasks without classes."""
+"""Root mean square of the difference over that of the outputs, where no class is chosen."""
+MOST_ERROR_ELSEWHERE = 0.1
+"""The same of outputs beside the one that counts."""
+LEAST_GENERATED = 95.0
+"""Percent of greedily written tokens that must be the same."""
 TIME_LIMIT = 1800.0
 _BATCH = 128
 
 
 def check_parity(
-    folder: Path, inputs: Array, measured: Array, metrics: Metrics, model: Factory | None = None
+    folder: Path, measured: Run, task: Task, split: Split, model: Factory | None = None
 ) -> dict[str, Any]:
     """Hold an artifact against the candidate that was measured; the report goes into its `metrics.json`.
 
     Args:
         folder: the artifact.
-        inputs: examples (N, ...), as the model takes them.
-        measured: outputs of the measured candidate for them, (N, classes, ...) or (N, ...).
-        metrics: the task's metrics of an array of outputs; with `accuracy` among them, classes are compared.
+        measured: runs the measured candidate on inputs as the network takes them.
+        task: its metrics are compared, and what its outputs are says how these are.
+        split: examples.
         model: makes the uncompressed network, where `load` needs it.
 
     Returns:
-        `examples`, `limits`, and for `onnx` and `module` each: `agreement` in percent or `relative_error`,
-        and `metrics` with their `difference` to those of the measured candidate.
+        `examples`, `limits`, and for `onnx` (if the artifact has such a file) and `module` each: `relative_error`,
+        of all outputs by name in `outputs`; `agreement` in percent where classes are chosen; `generation` where
+        texts are continued; and `metrics` with their `difference` to those of the measured candidate.
 
     Raises:
         ParityError: one of the two is another model; the message has the figures.
     """
-    expected = {name: float(value) for name, value in metrics(measured).items()}
-    report: dict[str, Any] = {
-        "examples": len(inputs),
-        "measured": expected,
-        "limits": {
-            "agreement": LEAST_AGREEMENT,
-            "accuracy": MOST_ACCURACY_LOST,
-            "relative_error": MOST_RELATIVE_ERROR,
-        },
-    }
-    report["onnx"] = compare(measured, run_isolated(folder / ONNX, inputs), metrics, expected)
-    _refuse("ONNX file", report["onnx"], spare=0.0)
-    report["module"] = compare(measured, run_module(load(folder, model), inputs), metrics, expected)
+    expected = evaluate_metrics(measured, task, split, batch_size=_BATCH)
+    report: dict[str, Any] = {"examples": len(split), "measured": expected, "limits": _limits()}
+    if (folder / ONNX).exists():
+        with IsolatedModel(folder / ONNX, measured) as isolated:
+            report["onnx"] = compare(measured, isolated.run, task, split, expected)
+        _refuse("ONNX file", report["onnx"])
+    module = load(folder, model)
+    report["module"] = compare(measured, lambda inputs: call(module, inputs), task, split, expected)
     # It rounds in another order than the runtime: of few examples, a single one is more than the limit.
-    _refuse("module", report["module"], spare=1 / len(inputs))
+    _refuse("module", report["module"], spare=1 / len(split))
     return report
 
 
+def _limits() -> dict[str, float]:
+    return {
+        "agreement": LEAST_AGREEMENT,
+        "accuracy": MOST_ACCURACY_LOST,
+        "relative_error": MOST_RELATIVE_ERROR,
+        "relative_error_elsewhere": MOST_ERROR_ELSEWHERE,
+        "generation": LEAST_GENERATED,
+    }
+
+
+class _Watched:
+    """A split that remembers the batch that it gave last: a reader is given the inputs only."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.batch: Batch | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(self, batch_size: int, *, shuffle: int | None = None) -> Iterator[Batch]:
+        for batch in self.split.batches(batch_size, shuffle=shuffle):
+            self.batch = batch
+            yield batch
+
+
+@torch.no_grad()
 def compare(
-    measured: Array, outputs: Array, metrics: Metrics, expected: Mapping[str, float]
+    measured: Run, other: Run, task: Task, split: Split, expected: Mapping[str, float]
 ) -> dict[str, Any]:
-    """How far `outputs` are from the `measured` ones, and their metrics from the `expected` ones.
+    """How far another reader's outputs are from the `measured` ones, and its metrics from the `expected` ones.
 
     Raises:
         ParityError: the outputs have another shape, or hold NaN where the measured ones do not.
     """
-    if outputs.shape != measured.shape:
-        raise ParityError(f"the exported model gives outputs of shape {outputs.shape}, not {measured.shape}")
-    if not np.isfinite(outputs).all() and np.isfinite(measured).all():
-        raise ParityError("the exported model gives NaN or infinity where the measured one gives numbers")
-    found = {name: float(value) for name, value in metrics(outputs).items()}
-    result: dict[str, Any] = {
-        "metrics": found,
-        "difference": {name: found[name] - expected[name] for name in expected},
-        "relative_error": _relative_error(measured, outputs),
-    }
-    if "accuracy" in expected and measured.ndim > 1:
-        same = np.argmax(outputs, axis=1) == np.argmax(measured, axis=1)
-        result["agreement"] = 100.0 * float(same.mean())
-    return result
+    watched = _Watched(split)
+    comparison = Comparison(task, "logits" if "accuracy" in expected else "values")
+    generation: list[float | None] = []
+
+    def run(inputs: Inputs) -> Any:
+        batch = watched.batch or Batch(inputs, torch.empty(0))
+        outputs = measured(inputs)
+        found = in_form(outputs, other(inputs))
+        comparison.add(outputs, found, batch)
+        if not generation:
+            generation.append(generation_agreement(task, batch, measured, other))
+        return found
+
+    metrics = evaluate_metrics(run, task, watched, batch_size=_BATCH)
+    difference = {name: metrics[name] - value for name, value in expected.items()}
+    written = {} if generation[0] is None else {"generation": generation[0]}
+    return {"metrics": metrics, "difference": difference, **comparison.result(), **written}
 
 
-def _relative_error(measured: Array, outputs: Array) -> float:
-    size = float(np.sqrt(np.square(measured, dtype=np.float64).mean()))
-    difference = np.subtract(outputs, measured, dtype=np.float64)
-    return float(np.sqrt(np.square(difference).mean())) / max(size, 1e-12)
+def _refuse(what: str, found: Mapping[str, Any], spare: float = 0.0) -> None:
+    if reasons := _reasons(found, spare):
+        raise ParityError(f"the exported {what} is not the model that was measured: {' and '.join(reasons)}")
 
 
-def _refuse(what: str, found: Mapping[str, Any], spare: float) -> None:
-    if reason := _refusal(found, spare):
-        raise ParityError(f"the exported {what} is not the model that was measured: {reason}")
-
-
-def _refusal(found: Mapping[str, Any], spare: float) -> str:
-    """Why a comparison is refused, empty when it is good; `spare`: share of examples that may differ."""
+def _reasons(found: Mapping[str, Any], spare: float) -> list[str]:
+    """Why a comparison is refused, none when it is good; `spare`: share of examples that may differ."""
     reasons = []
-    if "agreement" not in found:
-        if found["relative_error"] > MOST_RELATIVE_ERROR:
-            reasons.append(
-                f"outputs differ by {found['relative_error']:.2%}, at most {MOST_RELATIVE_ERROR:.0%}"
-            )
-        return "".join(reasons)
-    lost = abs(found["difference"]["accuracy"])
-    if found["agreement"] < min(LEAST_AGREEMENT, 100 * (1 - spare)):
-        reasons.append(f"predictions agree on {found['agreement']:.2f} %, at least {LEAST_AGREEMENT} %")
-    if lost > max(MOST_ACCURACY_LOST, 100 * spare) + 1e-9:
-        reasons.append(f"accuracy differs by {lost:.2f} points, at most {MOST_ACCURACY_LOST}")
-    return " and ".join(reasons)
+    error, agreement = found["relative_error"], found.get("agreement")
+    if agreement is None:
+        if error > MOST_RELATIVE_ERROR:
+            reasons.append(f"outputs differ by {error:.2%}, at most {MOST_RELATIVE_ERROR:.0%}")
+    else:
+        if agreement < min(LEAST_AGREEMENT, 100 * (1 - spare)):
+            reasons.append(f"predictions agree on {agreement:.2f} %, at least {LEAST_AGREEMENT} %")
+        lost = abs(found["difference"].get("accuracy", 0.0))
+        if lost > max(MOST_ACCURACY_LOST, 100 * spare) + 1e-9:
+            reasons.append(f"accuracy differs by {lost:.2f} points, at most {MOST_ACCURACY_LOST}")
+    if found.get("generation", 100.0) < LEAST_GENERATED:
+        reasons.append(
+            f"{found['generation']:.1f} % of the tokens that they write agree, at least {LEAST_GENERATED:g} %"
+        )
+    for name, error in found["outputs"].items():
+        if name != found["output"] and error > MOST_ERROR_ELSEWHERE:
+            reasons.append(f"{name} differs by {error:.2%}, at most {MOST_ERROR_ELSEWHERE:.0%}")
+    return reasons
 
 
-def run_isolated(model: Path, inputs: Array) -> Array:
-    """Outputs of an ONNX file, from a process that has neither torch nor autoprune.
+class IsolatedModel:
+    """An ONNX file in a process that has neither torch nor autoprune.
 
-    Raises:
-        ParityError: the file does not run there.
+    Args:
+        model: the file.
+        measured: gives the form of outputs, which a file does not know.
+
+    Use it in a `with` statement; it raises ParityError where the file does not run there.
     """
-    with tempfile.TemporaryDirectory(prefix="autoprune-parity-") as scratch:
-        given, made = Path(scratch, "inputs.npy"), Path(scratch, "outputs.npy")
-        np.save(given, inputs)
+
+    def __init__(self, model: Path, measured: Run) -> None:
+        self.model, self.measured = model, measured
+        self._scratch = tempfile.TemporaryDirectory(prefix="autoprune-parity-")
+        self._errors = Path(self._scratch.name, "errors")
         # -I: no environment, no working directory, no user packages.
-        command = [sys.executable, "-I", run_onnx.__file__, str(model), str(given), str(made)]
+        command = [sys.executable, "-I", run_onnx.__file__, str(model)]
+        pipe = subprocess.PIPE
+        with self._errors.open("w", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)
+        self._alarm = threading.Timer(TIME_LIMIT, self._process.kill)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def __enter__(self) -> IsolatedModel:
+        return self
+
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs in the network's own form.
+
+        Raises:
+            ParityError: the process failed, or takes too long.
+        """
+        given, made = Path(self._scratch.name, "inputs.npz"), Path(self._scratch.name, "outputs.npz")
+        np.savez(given, **arrays(inputs))  # type: ignore[arg-type]  # its stubs take `allow_pickle` for one
+        if not self._answers(f"{given}\t{made}\n"):
+            raise ParityError(self._failure())
+        with np.load(made, allow_pickle=False) as found:
+            return Interface(inputs, self.measured(inputs)).rebuilt(dict(found))
+
+    def _answers(self, request: str) -> bool:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-        except subprocess.TimeoutExpired:
-            raise ParityError(f"{model} did not finish {len(inputs)} examples in {TIME_LIMIT:g} s") from None
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ParityError(f"{model} does not run in a process of its own: {last}")
-        return np.asarray(np.load(made, allow_pickle=False))
+            if self._process.stdin is None or self._process.stdout is None:
+                return False
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+            return bool(self._process.stdout.readline())
+        except OSError:
+            return False
 
+    def _failure(self) -> str:
+        in_time = self._alarm.is_alive()
+        self._process.kill()
+        self._process.wait()
+        if not in_time:
+            return f"{self.model} did not finish in {TIME_LIMIT:g} s"
+        said = self._errors.read_text(encoding="utf-8", errors="replace").strip()
+        last = (said.splitlines() or ["no message"])[-1]
+        return f"{self.model} does not run in a process of its own: {last}"
 
-def run_module(model: nn.Module, inputs: Array) -> Array:
-    """Outputs of a module, as an array."""
-    with torch.no_grad():
-        parts = [
-            model(torch.from_numpy(np.array(inputs[start : start + _BATCH]))).numpy()
-            for start in range(0, len(inputs), _BATCH)
-        ]
-    return np.concatenate(parts)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()  # its input ends, and with it the process
+        self._process.wait()
+        failure = self._failure() if kind is None and self._process.returncode != 0 else ""
+        self._alarm.cancel()
+        self._scratch.cleanup()
+        if failure:
+            raise ParityError(failure)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+from autoprune.targets.onnx_graph import EXAMPLE
+from autoprune.tensors import Inputs
 
 ONNX = "model.onnx"
 SHOWN = ("accuracy", "latency_ms", "size_bytes", "params", "macs")
 
+_ANY_NUMBER = "N is any number of examples"
 _BYTES = "8-bit images (0 to 255) are divided by 255"
 
 _PAGE = """\
@@ -25,7 +27,7 @@ in `structure.json`; how it was found in `config.yaml`.
 
 ## What goes in
 
-An array of shape `({shape})`, dtype `{dtype}`; N is any number of examples. {preparation}
+{inputs} {preparation}
 
 ## Run it
 {onnx}
@@ -33,7 +35,7 @@ With autoprune installed, as a PyTorch module whose files are checked against th
 
 ```text
 import autoprune
-model = autoprune.load("path/of/this/folder")
+model = autoprune.load("path/of/this/folder")  # called as {called}
 ```
 """
 
@@ -47,35 +49,82 @@ import onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
-inputs = np.zeros(({ones}), dtype=np.{dtype})  # your examples, prepared as said above
-(outputs,) = session.run(None, {{session.get_inputs()[0].name: inputs}})
-print(outputs)
+inputs = {{
+{arrays}
+}}  # your examples, prepared as said above
+outputs = session.run(None, {{value.name: inputs[value.name] for value in session.get_inputs()}})
+for output, value in zip(session.get_outputs(), outputs):
+    print(output.name, value)
 ```
 """
 
 
+def form_of(example: Inputs) -> str:
+    """How a network takes its inputs: `tensor`, `positions`, `keywords`, or `nested` where tensors lie deeper."""
+    if not isinstance(example, Mapping | tuple | list):
+        return "tensor"
+    parts = list(example.values() if isinstance(example, Mapping) else example)
+    if any(isinstance(part, Mapping | tuple | list) for part in parts):
+        return "nested"
+    return "keywords" if isinstance(example, Mapping) else "positions"
+
+
 def text(
-    example: torch.Tensor, metrics: Mapping[str, Any], config: Mapping[str, Any], files: Sequence[str]
+    structure: Mapping[str, Any], metrics: Mapping[str, Any], config: Mapping[str, Any], files: Sequence[str]
 ) -> str:
     """The README as Markdown.
 
     Args:
-        example: inputs of batch size 1.
+        structure: `inputs` in it are name, dtype and shape of each, `takes` is how the network takes them.
         metrics: `export` and `baseline` in it are compared.
         config: `name` names the artifact; `input` may hold `scale`, `mean` and `std` of an `InputFormat`.
         files: names of the runtime's files.
     """
-    sizes, dtype = list(example.shape[1:]), str(example.dtype).removeprefix("torch.")
-    ones = ", ".join(map(str, (1, *sizes))) + ("" if sizes else ",")
+    inputs = structure["inputs"]
     return _PAGE.format(
         name=config.get("name", "A model compressed by autoprune"),
         sentence=_sentence(metrics),
         table=_table(metrics),
-        shape=", ".join(map(str, ["N", *sizes])),
-        dtype=dtype,
+        inputs=_inputs(inputs, dict(structure.get("structure") or {}).get("runtime") or {}),
+        called=_called(inputs, structure["takes"]),
         preparation=_preparation(config.get("input")),
-        onnx=_ONNX.format(file=ONNX, ones=ones, dtype=dtype) if ONNX in files else "",
+        onnx=_ONNX.format(file=ONNX, arrays=_arrays(inputs)) if ONNX in files else "",
     )
+
+
+def _inputs(inputs: Sequence[Mapping[str, Any]], runtime: Mapping[str, Any]) -> str:
+    """What goes in, in words; `runtime` says what the exported file takes."""
+    number = (
+        "N is 1: the file takes one example at a time" if runtime.get("takes") == EXAMPLE else _ANY_NUMBER
+    )
+    if len(inputs) == 1:
+        return f"An array of shape `({_shape(inputs[0])})`, dtype `{inputs[0]['dtype']}`; {number}."
+    listed = [f"- `{port['name']}`: shape `({_shape(port)})`, dtype `{port['dtype']}`" for port in inputs]
+    return "\n".join([f"Arrays by name; {number}.", "", *listed, ""])
+
+
+def _shape(port: Mapping[str, Any]) -> str:
+    first, *others = port["shape"] or [""]
+    return ", ".join(str(size) for size in ("N" if first == 1 else first, *others))
+
+
+def _arrays(inputs: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(
+        f'    "{port["name"]}": np.ones({tuple(port["shape"])}, dtype=np.{_numpy(port["dtype"])}),'
+        for port in inputs
+    )
+
+
+def _numpy(dtype: str) -> str:
+    return "bool_" if dtype == "bool" else dtype
+
+
+def _called(inputs: Sequence[Mapping[str, Any]], takes: str) -> str:
+    if takes == "nested":
+        return "the network was, with torch tensors"
+    names = [port["name"] for port in inputs]
+    given = ", ".join(f"{name}={name}" for name in names) if takes == "keywords" else ", ".join(names)
+    return f"model({given}), with torch tensors"
 
 
 def _sentence(metrics: Mapping[str, Any]) -> str:

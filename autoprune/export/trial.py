@@ -11,18 +11,19 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch import nn
 
 from autoprune.candidate import restore
-from autoprune.errors import ParityError, RunFolderError
+from autoprune.compress.technique import Context
+from autoprune.errors import ArtifactError, ModelError, ParityError, RunFolderError
 from autoprune.evaluate import Evaluator
 from autoprune.export.artifact import Contents, check_free, write_artifact
 from autoprune.export.parity import MOST_ACCURACY_LOST, MOST_RELATIVE_ERROR, check_parity
 from autoprune.space import Choices
+from autoprune.structure.pretrained import follow_config, is_pretrained
 from autoprune.study import Study, Trial
 from autoprune.targets import Runnable
-from autoprune.task import Batch, evaluate_metrics, predict
+from autoprune.task import evaluate_metrics
 
 MEASUREMENTS = 3
 TIE = 0.05
@@ -37,6 +38,64 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
         ArtifactError: the folder cannot be written.
     """
     check_free(folder)
+    choices, context = Choices(trial.choices), evaluator.context()
+    model = rebuilt(study, trial, evaluator, context)
+    deployed, runnable = evaluator.deploy(model, choices, context)
+    validated = evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val)
+    _check_measured(study, trial, validated, len(evaluator.data.val))
+
+    task, test = evaluator.task, evaluator.data.test
+    contents = Contents(
+        model=deployed,
+        example=evaluator.example,
+        files=runnable.files,
+        structure={
+            **context.structure,
+            "layers": trial.structure.get("layers", []),
+            "runtime": _runtime(runnable),
+        },
+        metrics=_figures(
+            trial,
+            evaluator,
+            runnable,
+            evaluate_metrics(runnable.run, task, test),
+            {**evaluator.price(model, choices), **evaluator.stored(deployed, context)},
+        ),
+        config=_config(study, trial, evaluator),
+    )
+    return write_artifact(folder, contents, lambda at: check_parity(at, runnable.run, task, test, task.model))
+
+
+def export_pretrained(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
+    """Write the float weights of `trial` as transformers' own library stores and loads them.
+
+    Bits are left out: that library has no place for them. The configuration follows what was pruned.
+
+    Raises:
+        RunFolderError: as for `export_trial`.
+        ModelError: it is no model of transformers any more, or no configuration describes it.
+        ArtifactError: the folder cannot be written.
+    """
+    check_free(folder)
+    model: Any = rebuilt(study, trial, evaluator, evaluator.context())
+    if not is_pretrained(model):
+        raise ModelError(
+            f"trial {trial.number} is a {type(model).__name__}, which transformers cannot store: it has no configuration"
+        )
+    follow_config(model, evaluator.example)
+    try:
+        model.save_pretrained(folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def rebuilt(study: Study, trial: Trial, evaluator: Evaluator, context: Context) -> nn.Module:
+    """The trained float candidate, from its checkpoint.
+
+    Raises:
+        RunFolderError: the checkpoint is gone (it was dominated when the search ended), or damaged.
+    """
     checkpoint = study.load_checkpoint(trial.number)
     if checkpoint is None:
         kept = ", ".join(str(t.number) for t in study.results if study.load_checkpoint(t.number) is not None)
@@ -44,36 +103,18 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
             f"trial {trial.number} has no checkpoint any more, because others are better in every objective; "
             f"`finish` trains it again, and trials with one are {kept or 'none'}"
         )
-    choices, context = Choices(trial.choices), evaluator.context()
     try:
         model, _ = restore(checkpoint, evaluator.techniques, context)
     except RunFolderError as error:
         raise RunFolderError(
             f"trial {trial.number}: {error}; delete checkpoints/{trial.number}, and `finish` trains it again"
         ) from error
-    deployed, runnable = evaluator.deploy(model, choices, context)
-    validated = evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val)
-    _check_measured(study, trial, validated, len(evaluator.data.val))
+    return model
 
-    outputs, targets = predict(runnable.run, evaluator.data.test)
-    measured, inputs = np.asarray(outputs), _inputs(evaluator)
 
-    def metrics(found: np.ndarray[Any, Any]) -> Mapping[str, float]:
-        return evaluator.task.metrics(torch.from_numpy(found), Batch(torch.empty(0), targets))
-
-    contents = Contents(
-        model=deployed,
-        example=evaluator.example,
-        files=runnable.files,
-        structure={**context.structure, "layers": trial.structure.get("layers", [])},
-        metrics=_figures(
-            trial, evaluator, runnable, dict(metrics(measured)), evaluator.price(model, choices)
-        ),
-        config=_config(study, trial, evaluator),
-    )
-    return write_artifact(
-        folder, contents, lambda at: check_parity(at, inputs, measured, metrics, evaluator.task.model)
-    )
+def _runtime(runnable: Runnable) -> dict[str, str]:
+    """How the file was exported and what it takes, where the target says so."""
+    return {name: str(getattr(runnable, name)) for name in ("way", "takes") if hasattr(runnable, name)}
 
 
 def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], examples: int) -> None:
@@ -95,10 +136,6 @@ def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], exam
                 f"trial {trial.number} rebuilt from its checkpoint has {name} {found[name]:.6g} on the validation "
                 f"split, the search recorded {recorded:.6g}: has the data or the task's file changed since?"
             )
-
-
-def _inputs(evaluator: Evaluator) -> np.ndarray[Any, Any]:
-    return np.concatenate([batch.inputs.numpy() for batch in evaluator.data.test.batches(256)])
 
 
 def _figures(

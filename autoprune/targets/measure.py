@@ -24,8 +24,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,40 +47,62 @@ Run = Callable[[], Any]
 
 
 class MeasuringProcess:
-    """The measuring process of this worker: started when first needed, restarted once if it dies."""
+    """The measuring process of this worker: started when first needed, restarted once if it dies or hangs.
 
-    def __init__(self, *, threads: int = 1, rounds: int = 20, block_ms: float = 20.0) -> None:
+    Args:
+        threads, provider: of a session.
+        rounds, block_ms: of a measurement.
+        time_limit: seconds until the answer to a request; others may hold the machine's lock meanwhile.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        rounds: int = 20,
+        block_ms: float = 20.0,
+        provider: str = "cpu",
+        time_limit: float = 600.0,
+    ) -> None:
         self.threads, self.rounds, self.block_ms = threads, rounds, block_ms
+        self.provider, self.time_limit = provider, time_limit
         self._process: subprocess.Popen[str] | None = None
 
-    def measure(self, model: bytes, inputs: np.ndarray[Any, Any]) -> Measurement:
-        """Latency of one run of an ONNX model on `inputs`.
+    def measure(self, model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Measurement:
+        """Latency of one run of an ONNX model on `inputs`, by name; those that it does not have are left out.
 
         Raises:
-            TargetError: the process refuses the model, or dies twice.
+            TargetError: the process refuses the model, or dies or hangs twice.
         """
         with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
-            model_file, input_file = Path(folder, "model.onnx"), Path(folder, "input.npy")
+            model_file, input_file = Path(folder, "model.onnx"), Path(folder, "inputs.npz")
             model_file.write_bytes(model)
-            np.save(input_file, inputs)
+            np.savez(input_file, **inputs)  # type: ignore[arg-type]  # its stubs take `allow_pickle` for one
             request = {
                 "model": str(model_file),
-                "input": str(input_file),
+                "inputs": str(input_file),
                 "threads": self.threads,
                 "rounds": self.rounds,
                 "block_ms": self.block_ms,
+                "provider": self.provider,
             }
             answer = self._ask(request) or self._ask(request)
         if answer is None:
-            raise TargetError("the measuring process died twice; is there enough memory for the model?")
+            raise TargetError(
+                f"the measuring process died twice, or gave no answer in {self.time_limit:g} s; is there enough "
+                "memory for the model, and does nothing else hold the machine's measuring lock?"
+            )
         if "error" in answer:
             raise TargetError(f"the latency cannot be measured: {answer['error']}")
         return Measurement(**answer)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer of the process, None when it is dead (the next call starts another)."""
+        """The answer of the process, None when it is dead or hung (the next call starts another)."""
         process = self._process or self._start()
         requests, answers = process.stdin, process.stdout
+        alarm = threading.Timer(self.time_limit, process.kill)
+        alarm.daemon = True
+        alarm.start()
         try:
             if requests is None or answers is None:
                 return None
@@ -88,6 +111,8 @@ class MeasuringProcess:
             line = answers.readline()
         except OSError:
             line = ""
+        finally:
+            alarm.cancel()
         if not line:
             self.close()
             return None
@@ -144,10 +169,12 @@ def measure_file(request: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `Measurement` for a request as `MeasuringProcess` writes it."""
     from filelock import FileLock
 
-    candidate = _runner(Path(request["model"]).read_bytes(), np.load(request["input"]), request["threads"])
-    reference = _reference_runner(request["threads"])
+    threads, provider = request["threads"], request["provider"]
+    with np.load(request["inputs"], allow_pickle=False) as inputs:
+        candidate = _runner(Path(request["model"]).read_bytes(), dict(inputs), threads, provider)
+    reference = _reference_runner(threads, provider)
     with FileLock(_lock_file()):
-        calibrated = calibrated_ms(reference, request["threads"], request["block_ms"])
+        calibrated = calibrated_ms(reference, threads, request["block_ms"], provider)
         return measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
 
 
@@ -207,8 +234,16 @@ def _warm_up(run: Run) -> None:
             return
 
 
-def open_session(content: bytes, threads: int) -> Any:
-    """An ONNX Runtime session on the processor.
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+"""Where a session runs -> ONNX Runtime's names, the one asked for first."""
+
+
+def open_session(content: bytes, threads: int, provider: str = "cpu") -> Any:
+    """An ONNX Runtime session, on the processor or a device of `PROVIDERS`.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -217,27 +252,27 @@ def open_session(content: bytes, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=PROVIDERS[provider])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
 
 
-def _runner(model: bytes, inputs: np.ndarray[Any, Any], threads: int) -> Run:
-    session = open_session(model, threads)
-    feed = {session.get_inputs()[0].name: np.ascontiguousarray(inputs)}
+def _runner(model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]], threads: int, provider: str) -> Run:
+    session = open_session(model, threads, provider)
+    feed = {value.name: inputs[value.name] for value in session.get_inputs()}
     return lambda: session.run(None, feed)
 
 
-def _reference_runner(threads: int) -> Run:
-    if threads not in _references:
+def _reference_runner(threads: int, provider: str) -> Run:
+    if (threads, provider) not in _references:
         inputs = np.random.default_rng(0).standard_normal((1, 16, 32, 32), dtype=np.float32)
-        _references[threads] = _runner(reference_model(), inputs, threads)
-    return _references[threads]
+        _references[threads, provider] = _runner(reference_model(), {"input": inputs}, threads, provider)
+    return _references[threads, provider]
 
 
-_references: dict[int, Run] = {}
+_references: dict[tuple[int, str], Run] = {}
 
 
 def reference_model() -> bytes:
@@ -264,9 +299,9 @@ def reference_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def calibrated_ms(reference: Run, threads: int, block_ms: float) -> float:
+def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str = "cpu") -> float:
     """What the reference takes on this machine when it is quiet, measured once and cached."""
-    cached = cache_folder() / f"reference-{_machine_key(threads)}.json"
+    cached = cache_folder() / f"reference-{_machine_key(threads, provider)}.json"
     try:
         return float(json.loads(cached.read_text())["milliseconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -285,10 +320,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
 
 
-def _machine_key(threads: int) -> str:
+def _machine_key(threads: int, provider: str) -> str:
     import onnxruntime
 
-    parts = (platform.node(), _processor(), onnxruntime.__version__, threads, REFERENCE_VERSION)
+    parts: tuple[Any, ...] = (
+        platform.node(), _processor(), onnxruntime.__version__, threads, REFERENCE_VERSION
+    )  # fmt: skip
+    parts += () if provider == "cpu" else (provider,)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -10,31 +10,44 @@ import importlib.util
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from autoprune.errors import MissingExtra, TargetError
 from autoprune.space import Value
-from autoprune.targets.measure import MeasuringProcess, open_session
-from autoprune.targets.onnx_graph import INPUT, to_onnx
+from autoprune.targets.measure import PROVIDERS, MeasuringProcess
 from autoprune.targets.target import Measurement, Runnable
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from autoprune.targets.onnx_graph import Exported
+    from autoprune.tensors import Inputs
+
 MODEL_FILE = "model.onnx"
 
 
 class OnnxModel:
-    """A candidate as an ONNX file and a session that runs it."""
+    """A candidate as an ONNX file and a session that runs it.
 
-    def __init__(self, content: bytes, threads: int = 1) -> None:
-        self.files = {MODEL_FILE: content}
-        self._session = open_session(content, threads)
+    Attributes:
+        files: the file.
+        way, takes: how it was exported and what it takes (see `onnx_graph.Exported`).
+    """
 
-    def run(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Outputs for a batch of any size."""
-        outputs: np.ndarray[Any, Any] = self._session.run(None, {INPUT: np.ascontiguousarray(inputs)})[0]
-        return outputs
+    def __init__(self, exported: Exported) -> None:
+        self.files = {MODEL_FILE: exported.content}
+        self.way, self.takes = exported.way, exported.takes
+        self._session, self._interface = exported.session, exported.interface
+
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs for a batch of any size, in the network's own form."""
+        from autoprune.targets.onnx_graph import EXAMPLE, run_session
+        from autoprune.tensors import batch_size, concatenate, rows
+
+        def outputs(part: Inputs) -> Any:
+            return self._interface.rebuilt(run_session(self._session, part))
+
+        if self.takes != EXAMPLE:
+            return outputs(inputs)
+        return concatenate([outputs(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
 
 
 class OnnxRuntime:
@@ -46,17 +59,23 @@ class OnnxRuntime:
         block_ms: how long the candidate, and then the reference, runs in each round.
         channel_multiple: prune to multiples of so many channels only. Integer convolutions work in blocks of
             16 here: 10 channels take longer than 16.
+        provider: where it runs: `cpu`, or `cuda` and `tensorrt` where ONNX Runtime was built with them.
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
-        TargetError: an argument that is no number, or too small.
+        TargetError: an argument that is no number or too small, or a provider that is not here.
     """
 
     weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
     activation_bits = (8, 32)
 
     def __init__(
-        self, threads: int = 1, rounds: int = 20, block_ms: float = 20.0, channel_multiple: int = 1
+        self,
+        threads: int = 1,
+        rounds: int = 20,
+        block_ms: float = 20.0,
+        channel_multiple: int = 1,
+        provider: str = "cpu",
     ) -> None:
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
@@ -67,8 +86,10 @@ class OnnxRuntime:
                 raise TargetError(f"target.{name}: got {value!r}, expected a whole number of 1 or more")
         if not isinstance(block_ms, int | float) or not 0 < block_ms < math.inf:
             raise TargetError(f"target.block_ms: got {block_ms!r}, expected a number of milliseconds above 0")
-        self.threads, self.channel_multiple = threads, channel_multiple
-        self._process = MeasuringProcess(threads=threads, rounds=rounds, block_ms=block_ms)
+        _check_provider(provider)
+        self.threads, self.channel_multiple, self.provider = threads, channel_multiple, provider
+        self._process = MeasuringProcess(threads=threads, rounds=rounds, block_ms=block_ms, provider=provider)
+        self._way = "trace"  # that carried the last model: most candidates are much like it
 
     def supports(self, choices: dict[str, Value]) -> str | None:
         """Why some bit width cannot run here, None when all can."""
@@ -83,21 +104,40 @@ class OnnxRuntime:
                     )
         return None
 
-    def build(self, model: nn.Module, example: Any) -> Runnable:
+    def build(self, model: nn.Module, example: Inputs) -> Runnable:
         """The candidate as an ONNX model, loaded.
 
         Raises:
             ModelError: the model cannot be exported, or ONNX Runtime refuses it.
         """
-        return OnnxModel(to_onnx(model, example).SerializeToString(), self.threads)
+        from autoprune.targets.onnx_graph import to_onnx
 
-    def measure(self, runnable: Runnable, example: Any) -> Measurement:
+        exported = to_onnx(model, example, threads=self.threads, provider=self.provider, first=self._way)
+        self._way = exported.way
+        return OnnxModel(exported)
+
+    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
         """Latency of one inference on `example`, measured in a process of its own.
 
         Raises:
             TargetError: the measuring process fails, twice.
         """
-        return self._process.measure(runnable.files[MODEL_FILE], np.asarray(example))
+        from autoprune.targets.interface import arrays
+
+        return self._process.measure(runnable.files[MODEL_FILE], arrays(example))
+
+
+def _check_provider(provider: str) -> None:
+    """Refuse a provider that is none, or that this ONNX Runtime does not have."""
+    import onnxruntime
+
+    if provider not in PROVIDERS:
+        raise TargetError(f"target.provider: got {provider!r}, accepted are {', '.join(PROVIDERS)}")
+    if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
+        raise TargetError(
+            f"target.provider: {provider} is not part of the installed ONNX Runtime; install onnxruntime-gpu in its "
+            "place, or use provider: cpu"
+        )
 
 
 def _listed(values: tuple[int, ...]) -> str:

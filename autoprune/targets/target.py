@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autoprune.space import Value
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
+
+    from autoprune.tensors import Inputs
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ class Runnable(Protocol):
     files: dict[str, bytes]
     """File name -> content: what an artifact of this target holds (`model.onnx`)."""
 
-    def run(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Outputs for a batch of inputs, in the process's own runtime."""
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs for a batch of inputs, in the process's own runtime.
+
+        Takes torch tensors as the network does (one, a tuple of positional or a dict of keyword arguments), and
+        returns torch tensors in the form in which the network returns them.
+        """
         ...
 
 
@@ -60,7 +65,7 @@ class Target(Protocol):
         """Why these choices cannot run here, None when they can. Cheap: nothing is built."""
         ...
 
-    def build(self, model: nn.Module, example: Any) -> Runnable:
+    def build(self, model: nn.Module, example: Inputs) -> Runnable:
         """The model in this target's runtime.
 
         Args:
@@ -72,6 +77,6 @@ class Target(Protocol):
         """
         ...
 
-    def measure(self, runnable: Runnable, example: Any) -> Measurement:
+    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
         """Latency of one inference at batch size 1, undisturbed by other measurements on this host."""
         ...

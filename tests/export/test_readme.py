@@ -2,6 +2,14 @@ import pytest
 import torch
 
 from autoprune.export import readme
+from autoprune.targets.interface import Interface
+from autoprune.targets.onnx_graph import EXAMPLE
+
+
+def text(example, config=None, files=(), runtime=None):
+    ports = Interface(example, torch.zeros(1, 2)).describe()
+    structure = {**ports, "takes": readme.form_of(example), "structure": {"runtime": runtime}}
+    return readme.text(structure, {}, config or {}, list(files))
 
 
 @pytest.mark.parametrize(
@@ -15,13 +23,29 @@ from autoprune.export import readme
     ],
 )
 def test_the_readme_says_how_inputs_are_made(given, expected):
-    assert expected in readme.text(torch.zeros(1, 2), {}, {"input": given}, [])
+    assert expected in text(torch.zeros(1, 2), {"input": given})
 
 
 def test_inputs_of_whole_numbers_keep_their_type():
-    text = readme.text(torch.zeros(1, 16, dtype=torch.int64), {}, {}, ["model.onnx"])
-    assert "`(N, 16)`, dtype `int64`" in text and "np.zeros((1, 16), dtype=np.int64)" in text
+    written = text(torch.zeros(1, 16, dtype=torch.int64), files=["model.onnx"])
+    assert "`(N, 16)`, dtype `int64`" in written and "np.ones((1, 16), dtype=np.int64)" in written
 
 
 def test_without_an_onnx_file_there_is_no_code_to_run_it():
-    assert "onnxruntime" not in readme.text(torch.zeros(1, 2), {}, {}, ["model.bin"])
+    assert "onnxruntime" not in text(torch.zeros(1, 2), files=["model.bin"])
+
+
+def test_several_inputs_are_listed_by_name():
+    example = {"ids": torch.zeros(1, 4, dtype=torch.int64), "scale": torch.tensor(2.0)}
+    written = text(example, files=["model.onnx"])
+    assert "- `ids`: shape `(N, 4)`, dtype `int64`" in written and "- `scale`: shape `()`" in written
+    assert "called as model(ids=ids, scale=scale)" in written
+
+
+def test_inputs_by_position_are_given_by_position():
+    assert "called as model(input_0, input_1)" in text((torch.zeros(1, 2), torch.zeros(1)))
+    assert "called as the network was" in text((torch.zeros(1, 2), [torch.zeros(1)]))
+
+
+def test_a_file_for_one_example_says_so():
+    assert "takes one example at a time" in text(torch.zeros(1, 2), runtime={"takes": EXAMPLE})

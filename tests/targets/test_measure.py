@@ -26,7 +26,7 @@ from autoprune.targets.measure import (
 )
 from autoprune.targets.onnx_graph import to_onnx
 
-INPUTS = np.zeros((1, 16, 32, 32), dtype=np.float32)
+INPUTS = {"input": np.zeros((1, 16, 32, 32), dtype=np.float32)}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 def network(depth: int) -> bytes:
     layers = [nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)]
-    return to_onnx(nn.Sequential(*layers).eval(), torch.from_numpy(INPUTS)).SerializeToString()
+    return to_onnx(nn.Sequential(*layers).eval(), torch.from_numpy(INPUTS["input"])).content
 
 
 def test_bigger_is_not_faster() -> None:
@@ -66,6 +66,22 @@ def test_the_process_is_replaced_when_it_is_killed() -> None:
     process.close()
 
 
+def test_a_process_that_hangs_is_replaced_and_then_given_up() -> None:
+    process = MeasuringProcess(rounds=2, block_ms=1, time_limit=0.05)
+    with pytest.raises(TargetError, match=r"gave no answer in 0\.05 s"):
+        process.measure(network(1), INPUTS)
+    assert process._process is None
+    process.time_limit = 60.0
+    assert process.measure(network(1), INPUTS).latency_ms > 0
+    process.close()
+
+
+def test_inputs_that_the_file_does_not_have_are_left_out() -> None:
+    process = MeasuringProcess(rounds=2, block_ms=1)
+    assert process.measure(network(1), {**INPUTS, "unused": np.zeros(1)}).latency_ms > 0
+    process.close()
+
+
 def test_a_file_that_is_no_model_is_refused() -> None:
     process = MeasuringProcess(rounds=2, block_ms=1)
     with pytest.raises(TargetError, match="cannot be measured: ModelError"):
@@ -86,9 +102,9 @@ def test_the_process_loads_no_torch() -> None:
 
 def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(reference_model())
-    np.save(tmp_path / "input.npy", INPUTS)
-    files = {"model": str(tmp_path / "model.onnx"), "input": str(tmp_path / "input.npy")}
-    request = {**files, "threads": 1, "rounds": 2, "block_ms": 2}
+    np.savez(tmp_path / "inputs.npz", **INPUTS)
+    files = {"model": str(tmp_path / "model.onnx"), "inputs": str(tmp_path / "inputs.npz")}
+    request = {**files, "threads": 1, "rounds": 2, "block_ms": 2, "provider": "cpu"}
     answers = io.StringIO()
     measure.answer_requests(io.StringIO(json.dumps(request) + "\n{}\n"), answers)
     good, bad = map(json.loads, answers.getvalue().splitlines())
