@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from autoprune.references import wrong_arguments
 from autoprune.space import Choices, Space
 from autoprune.targets import Target
 from autoprune.task import Task, check_task, example_inputs
+from autoprune.tensors import call, map_tensors, tensors_in
 from autoprune.train import TrainSettings, train
 
 
@@ -106,8 +107,8 @@ def task_tests(task: Task) -> list[Test]:
         """data() and the outputs are the same on every call."""
         model, first, second = task.model().eval(), task.data(), task.data()
         with torch.no_grad():
-            one, other = model(example_inputs(first)), model(example_inputs(second))
-        _require(torch.equal(one, other), "two calls of data() or of the model differ")
+            one, other = (tensors_in(call(model, example_inputs(data))) for data in (first, second))
+        _require(_are_equal(one, other), "two calls of data() or of the model differ")
 
     def trains() -> None:
         """A few steps of training change the weights and leave the loss finite."""
@@ -139,10 +140,9 @@ def technique_tests(technique: Technique, task: Task, target: Target) -> list[Te
         model = technique.apply(copy.deepcopy(reference), choices, context)
         return technique.finalize(model, choices, context).eval(), context
 
-    def outputs(model: nn.Module) -> torch.Tensor:
+    def outputs(model: nn.Module) -> list[torch.Tensor]:
         with torch.no_grad():
-            result: torch.Tensor = model(example)
-        return result
+            return tensors_in(call(model, example))
 
     def has_choices() -> None:
         """Its choices are named after it, and it has some."""
@@ -152,17 +152,18 @@ def technique_tests(technique: Technique, task: Task, target: Target) -> list[Te
 
     def keeps_shape() -> None:
         """The changed model takes the same inputs and gives outputs of the same shape."""
-        _require(outputs(make(strongest)[0]).shape == outputs(reference).shape, "the output shape changed")
+        shapes, expected = ([out.shape for out in outputs(m)] for m in (make(strongest)[0], reference))
+        _require(shapes == expected, f"the output shape changed from {expected} to {shapes}")
 
     def is_neutral() -> None:
         """Neutral choices leave the outputs unchanged."""
-        difference = (outputs(make(space.neutral())[0]) - outputs(reference)).abs().max().item()
+        difference = _distance(outputs(make(space.neutral())[0]), outputs(reference))
         _require(difference <= 1e-4, f"outputs moved by {difference:.2g}")
 
     def is_deterministic() -> None:
         """The same choices and seed give the same outputs and the same record."""
         (one, first), (other, second) = make(strongest), make(strongest)
-        _require(torch.equal(outputs(one), outputs(other)), "two runs differ")
+        _require(_are_equal(outputs(one), outputs(other)), "two runs differ")
         _require(first.structure == second.structure, "two runs record different structures")
 
     def restores() -> None:
@@ -184,10 +185,10 @@ def target_tests(target: Target, task: Task) -> list[Test]:
     def runs_the_same() -> None:
         """The runnable gives torch's outputs, for a batch as for one example."""
         runnable = target.build(model, example)
-        inputs = torch.cat([example, example])
+        inputs = map_tensors(lambda tensor: torch.cat([tensor, tensor]) if tensor.dim() else tensor, example)
         with torch.no_grad():
-            expected = model(inputs)
-        difference = (torch.as_tensor(runnable.run(inputs.numpy())) - expected).abs().max().item()
+            expected = tensors_in(call(model, inputs))
+        difference = _distance(tensors_in(runnable.run(inputs)), expected)
         _require(difference <= 1e-3, f"outputs differ by {difference:.2g}")
 
     def measures() -> None:
@@ -237,6 +238,18 @@ def _asked(sampler: Any, trials: int) -> Iterator[tuple[Any, dict[str, Any]]]:
         study.tell(trial, [float(trial.params["bits"]), 1.0 - float(trial.params["ratio"])])
 
 
+def _are_equal(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    return len(ones) == len(others) and all(map(torch.equal, ones, others))
+
+
+def _distance(ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
+    """The largest difference of any two numbers; infinite where shapes differ."""
+    if [one.shape for one in ones] != [other.shape for other in others]:
+        return math.inf
+    pairs = zip(ones, others, strict=True)
+    return max((float((one.double() - other.double()).abs().max()) for one, other in pairs), default=0.0)
+
+
 class _Twice(nn.Module):
     """A model that computes another one twice over."""
 
@@ -244,7 +257,21 @@ class _Twice(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The mean of two runs on inputs that differ, so that no optimizer folds them into one."""
-        outputs: torch.Tensor = self.model(inputs) + self.model(inputs * 0.5)
-        return outputs * 0.5
+    def forward(self, *positional: Any, **named: Any) -> list[torch.Tensor]:
+        """Means of two runs on inputs that differ, so that no optimizer folds them into one."""
+        ones = tensors_in(self.model(*positional, **named))
+        others = tensors_in(
+            self.model(*map(_changed, positional), **{name: _changed(value) for name, value in named.items()})
+        )
+        return [(one + other) * 0.5 for one, other in zip(ones, others, strict=True)]
+
+
+def _changed(inputs: Any) -> Any:
+    """Other inputs of the same kind: real numbers halved, the order of whole ones reversed."""
+    return map_tensors(
+        lambda tensor: tensor * 0.5 if tensor.is_floating_point() else _reversed(tensor), inputs
+    )
+
+
+def _reversed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flip(-1) if tensor.dim() else tensor

@@ -1,7 +1,7 @@
-"""Public data sets as plain arrays: from the folder `AUTOPRUNE_DATA`, a cache, or the official source.
+"""Public data sets as arrays or text: from the folder `AUTOPRUNE_DATA`, a cache, or the official source.
 
 What is downloaded is checked against its published checksum, parsed without unpickling anything, and kept as
-`<name>_<split>.npz` in the cache: `AUTOPRUNE_CACHE`, by default `~/.cache/autoprune`.
+`<name>_<split>.npz`, texts as they are, in the cache: `AUTOPRUNE_CACHE`, by default `~/.cache/autoprune`.
 """
 
 from __future__ import annotations
@@ -128,6 +128,58 @@ SOURCES = {
     },
     "cifar10": {"train": Source(_CIFAR, _cifar_train), "test": Source(_CIFAR, _cifar_test)},
 }
+
+
+_BANKING = (
+    "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/"
+    "57ec275d8078af65b7731c2a98be812d844a6d6b/banking_data/"
+)
+_CHAR_RNN = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
+)
+
+TEXTS = {
+    "banking77_train.csv": (f"{_BANKING}train.csv", "cec64185f4197906aabce0781ef9a19b"),
+    "banking77_test.csv": (f"{_BANKING}test.csv", "8dcd9dc31b686c75ec1f24bf23c140cb"),
+    "tinyshakespeare.txt": (f"{_CHAR_RNN}tinyshakespeare/input.txt", "6fb458f1232090904fb40fe944165e91"),
+}
+"""File -> where it is published, and the MD5 of what lies there."""
+
+
+def load_text(file: str) -> str:
+    """A text of `TEXTS` from `AUTOPRUNE_DATA`, the cache or its source, whichever has it first.
+
+    Raises:
+        BadInput: there is no such text, it is not UTF-8, or it can neither be read nor downloaded.
+    """
+    if file not in TEXTS:
+        raise BadInput(f"text: got {file!r}, accepted are {', '.join(TEXTS)}{nearest(file, TEXTS)}")
+    given = os.environ.get("AUTOPRUNE_DATA")
+    path = Path(given) / file if given else cache_folder() / file
+    if not path.is_file():
+        path = cache_folder() / file
+    if not path.is_file():
+        _download_text(file, path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise BadInput(f"{path} cannot be read as text: {error}") from error
+
+
+def _download_text(file: str, path: Path) -> None:
+    url, md5 = TEXTS[file]
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+        fetched = Path(folder) / file
+        try:
+            found = _fetch(url, fetched)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{file} cannot be downloaded from {url} ({error}): set AUTOPRUNE_DATA to a folder that has it"
+            ) from error
+        if found != md5:
+            raise BadInput(f"{url} is not the published file: its MD5 is {found}, expected {md5}")
+        with _replacing(path) as stream:
+            stream.write(fetched.read_bytes())
 
 
 def load_arrays(name: str, split: str) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """From a string to an object: `file.py:Name`, `package.module:Name`, or a short built-in name.
 
+Where an object has to be made, its arguments may follow as in a web address: `package.module:make?width=64&depth=3`.
 The only way in which anything is looked up by name. There is no registry: a kind of thing that has built-in names
 keeps one visible table `name -> reference` and passes it here.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 from autoprune.errors import UnresolvedReference
 
@@ -57,11 +59,18 @@ def resolve(reference: str, *, folder: Path | None = None, builtins: Mapping[str
     module = _load_file(_find_file(where, folder)) if where.endswith(".py") else _import(where)
     found: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            public = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
-            raise UnresolvedReference(f"{where} has no {name!r}{nearest(part, public)}")
-        found = getattr(found, part)
+        found = _attribute(found, part, f"{where} has no {name!r}")
     return found
+
+
+def _attribute(found: Any, part: str, missing: str) -> Any:
+    try:
+        return getattr(found, part)
+    except AttributeError:
+        public = [n for n in dir(found) if not n.startswith("_")]
+        raise UnresolvedReference(f"{missing}{nearest(part, public)}") from None
+    except Exception as error:  # a package that imports its parts when they are first asked for
+        raise UnresolvedReference(f"{missing}: {type(error).__name__}: {error}") from error
 
 
 def find_file(reference: str, folder: Path | None = None) -> Path | None:
@@ -72,6 +81,34 @@ def find_file(reference: str, folder: Path | None = None) -> Path | None:
     """
     where, _, _ = reference.rpartition(":")
     return _find_file(where, folder) if where.endswith(".py") else None
+
+
+def split_query(reference: str) -> tuple[str, dict[str, Any]]:
+    """`('timm:create_model', {'num_classes': 10})` from `timm:create_model?num_classes=10`.
+
+    Values are read as YAML reads them (`10`, `true`, `[1, 2]`, text); `%26` stands for an `&` in one.
+
+    Raises:
+        UnresolvedReference: a part is not `name=value`.
+    """
+    import yaml
+
+    where, _, query = reference.partition("?")
+    arguments: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        name, equals, value = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise UnresolvedReference(
+                f"{reference!r}: got {part!r} after the '?', expected name=value&name=value"
+            )
+        try:
+            arguments[name] = yaml.safe_load(unquote(value))
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise UnresolvedReference(
+                f"{reference!r}: the value of {name} cannot be read: {reason}"
+            ) from None
+    return where, arguments
 
 
 def wrong_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +17,10 @@ import torch
 from torch import nn
 
 from autoprune.errors import TaskError
+from autoprune.forward import Forward, autocast, fast_layout, half_precision, laid_out, move
+from autoprune.frozen import rest
 from autoprune.task import Batch, Split, Task
+from autoprune.tensors import call, map_tensors
 
 LossHook = Callable[[Any, Batch, torch.Tensor], torch.Tensor]
 StepHook = Callable[[int, int], None]
@@ -37,7 +39,11 @@ class TrainSettings:
         momentum: of SGD (Nesterov); AdamW keeps its own.
         optimizer: `sgd` or `adamw`.
         precision: of the forward pass. `bfloat16` is about 1.6 times faster on processors that compute in it,
-            and several times slower on others; `auto` uses it on the former only. Weights stay float32.
+            and several times slower on others; `auto` uses it on the former only, and half precision on a GPU.
+            `float16` is for GPUs (gradients are scaled), and float32 on a processor. Weights stay float32.
+        compile: compile the network with torch where what is left of the training pays for it. Results then
+            depend, in the last digits, on the speed of the machine.
+        device: `cpu`, or `cuda`: the network moves there for the training, and back.
         max_seconds: end the cycle after so much time, the learning rate brought down in step. Results then
             depend on the speed of the machine.
     """
@@ -47,17 +53,27 @@ class TrainSettings:
     weight_decay: float = 5e-4
     momentum: float = 0.9
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    compile: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
     max_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What a call of `train` did: optimizer steps, wall seconds, mean loss of the last tenth of the steps."""
+    """What a call of `train` did.
+
+    Attributes:
+        steps: optimizer steps.
+        seconds: wall time.
+        loss: mean of the last tenth of the steps.
+        compiled: what came of `compile`, in words; empty when it was not asked for.
+    """
 
     steps: int
     seconds: float
     loss: float
+    compiled: str = ""
 
 
 def train(
@@ -76,7 +92,8 @@ def train(
     The same seed on one thread gives the same weights.
 
     Args:
-        model: what is trained: its parameters that require gradients.
+        model: what is trained: its parameters that require gradients. The others, and the statistics of a
+            BatchNorm layer between them, stay as they are.
         task: gives the loss.
         split: what is trained on, shuffled and augmented anew in each epoch.
         epochs: passes over the split; fractions are welcome, at least one step is taken.
@@ -87,17 +104,19 @@ def train(
         seed: of shuffling, augmentation and dropout.
 
     Raises:
-        TaskError: the loss is no longer finite; the message names the step.
+        TaskError: the loss is no longer finite, and the message names the step; or nothing is left to train.
     """
     settings = settings or TrainSettings()
     total = max(1, round(epochs * steps_per_epoch(split, settings.batch_size)))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if settings.device == "cuda" else []):
         torch.manual_seed(seed)
-        cycle = _Cycle(model, task, settings, loss)
+        move(model, settings.device)
         try:
+            cycle = _Cycle(model, task, settings, loss)
             return cycle.run(_endless(split, settings.batch_size, seed), total, on_step)
         finally:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            move(model, "cpu")
             model.eval()
 
 
@@ -127,7 +146,10 @@ class _Cycle:
         self.model, self.task, self.settings = model, task, settings
         self.hook = loss or _task_loss
         self.optimizer = _optimizer(model, settings)
-        self.precision = autocast(settings.precision)
+        self.forward = Forward(model, compile=settings.compile)
+        self.precision = autocast(settings.precision, settings.device)
+        half = half_precision(settings.precision, settings.device)
+        self.scaler = torch.amp.GradScaler(settings.device, enabled=half is torch.float16)
 
     def run(self, batches: Iterator[Batch], total: int, on_step: StepHook | None) -> TrainSummary:
         losses: list[float] = []
@@ -135,21 +157,28 @@ class _Cycle:
         progress = 0.0
         layout = None
         while progress < 1.0:
-            batch = next(batches)
+            batch = map_tensors(lambda tensor: tensor.to(self.settings.device), next(batches))
             if layout is None:
-                layout = fast_layout(self.model, batch.inputs)
-                self.model.to(memory_format=layout)  # type: ignore[call-overload]
-                self.model.train()
+                layout = self._prepare(batch)
             # The middle of the step: neither the first nor the last one is wasted on a rate of zero.
             self._set_rate(progress + 0.5 / total)
             losses.append(
-                self._step(Batch(batch.inputs.to(memory_format=layout), batch.targets), len(losses))
+                self._step(Batch(laid_out(batch.inputs, layout), batch.targets), len(losses), total)
             )
             progress = self._progress(len(losses) / total, time.perf_counter() - start)
             if on_step is not None:
                 on_step(len(losses), total)
+        self.forward.close()
         last = losses[-max(1, len(losses) // 10) :]
-        return TrainSummary(len(losses), time.perf_counter() - start, sum(last) / len(last))
+        seconds = time.perf_counter() - start
+        return TrainSummary(len(losses), seconds, sum(last) / len(last), self.forward.note)
+
+    def _prepare(self, batch: Batch) -> torch.memory_format:
+        layout = fast_layout(self.model, batch.inputs)
+        self.model.to(memory_format=layout)  # type: ignore[call-overload]
+        self.model.train()
+        rest(self.model)
+        return layout
 
     def _progress(self, share: float, seconds: float) -> float:
         limit = self.settings.max_seconds
@@ -160,9 +189,20 @@ class _Cycle:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
 
-    def _step(self, batch: Batch, done: int) -> float:
+    def _step(self, batch: Batch, done: int, total: int) -> float:
+        start = time.perf_counter()
+        try:
+            value = self._descend(batch, done)
+        except Exception as error:
+            if not self.forward.gave_up(error):
+                raise
+            value = self._descend(batch, done)
+        self.forward.took(time.perf_counter() - start, total - done - 1)
+        return value
+
+    def _descend(self, batch: Batch, done: int) -> float:
         with self.precision:
-            outputs = _float(self.model(batch.inputs))
+            outputs = self.forward(batch.inputs)
             loss = self.hook(outputs, batch, self.task.loss(outputs, batch))
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -171,14 +211,21 @@ class _Cycle:
                 f"{self.settings.learning_rate:g}): lower train.learning_rate, or check the task's loss()"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return value
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise TaskError(
+            "every parameter of the model is frozen (requires_grad=False): unfreeze some, or set train.epochs and "
+            "search.rungs to 0"
+        )
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
@@ -189,41 +236,6 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
     return torch.optim.SGD(
         groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
     )
-
-
-def autocast(precision: str) -> AbstractContextManager[Any]:
-    """The context in which a forward pass computes in `precision`."""
-    # Emulated bfloat16 is slower than float32, and torch has no public question for it that 2.6 knows.
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    enabled = precision == "bfloat16" or (precision == "auto" and bool(supported()))
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
-
-
-def fast_layout(model: nn.Module, inputs: torch.Tensor) -> torch.memory_format:
-    """Channels last for images, where the model can be run in it.
-
-    Convolutions are 15 to 20 % faster so. But a model that flattens with `view` cannot: two examples tell.
-    """
-    if inputs.dim() != 4:
-        return torch.contiguous_format
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(inputs[:2].contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        return torch.contiguous_format
-    finally:
-        model.train(was_training)
-    return torch.channels_last
-
-
-def _float(outputs: Any) -> Any:
-    """Outputs of a bfloat16 pass as float32, in which losses are computed."""
-    if isinstance(outputs, torch.Tensor):
-        return outputs.float() if outputs.is_floating_point() else outputs
-    if isinstance(outputs, dict):
-        return {name: _float(part) for name, part in outputs.items()}
-    return type(outputs)(_float(part) for part in outputs) if isinstance(outputs, tuple | list) else outputs
 
 
 @torch.no_grad()
@@ -247,7 +259,7 @@ def recalibrate(model: nn.Module, split: Split, *, batch_size: int, batches: int
         norm.momentum = None  # cumulative average
         norm.train()
     for _, batch in zip(range(batches), _endless(split, batch_size, seed), strict=False):
-        model(batch.inputs)
+        call(model, batch.inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

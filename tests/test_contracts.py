@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_task import TinyTask
@@ -17,6 +18,7 @@ from autoprune.contracts import Broken, check_object
 from autoprune.space import Choices, Options
 from autoprune.targets import Target
 from autoprune.targets.onnxruntime import OnnxRuntime
+from autoprune.task import ClassificationTask, make_data
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,42 @@ def test_samplers_are_checked_and_strangers_refused(target: Target) -> None:
     assert all(check.ok for check in check_object(RandomSampler(seed=0), TinyTask(), target))
     with pytest.raises(Broken, match="neither a task"):
         check_object(42, TinyTask(), target)
+
+
+class TwoInputs(nn.Module):
+    """Named inputs, and several outputs in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.vector, self.head = nn.Linear(6, 32), nn.Linear(3, 32), nn.Linear(32, 4)
+
+    def forward(self, image: torch.Tensor, vector: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits and what they were made of."""
+        hidden = torch.relu(self.image(image) + self.vector(vector))
+        return {"logits": self.head(hidden), "hidden": hidden}
+
+
+class TwoInputTask(TinyTask):
+    """The sum of its inputs says which class."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        y = np.arange(120) % 4
+        inputs = {
+            "image": (rng.normal(size=(120, 6)) + y[:, None]).astype(np.float32),
+            "vector": rng.normal(size=(120, 3)).astype(np.float32),
+        }
+        ClassificationTask.__init__(self, TwoInputs, make_data((inputs, y)))
+
+
+def test_tasks_with_several_inputs_and_outputs_keep_their_contract(target: Target) -> None:
+    assert [check for check in check_object(TwoInputTask(), TwoInputTask(), target) if not check.ok] == []
+
+
+def test_the_target_runs_several_inputs_and_outputs(target: Target) -> None:
+    failed = [check for check in check_object(target, TwoInputTask(), target) if not check.ok]
+    assert [check for check in failed if "Computing the model twice" not in check.name] == []
+
+
+def test_distillation_keeps_its_contract_with_several_inputs(target: Target) -> None:
+    assert [check for check in check_object(Distill(), TwoInputTask(), target) if not check.ok] == []

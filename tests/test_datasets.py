@@ -207,3 +207,41 @@ def test_every_source_is_served_with_a_checksum() -> None:
         assert set(splits) == {"train", "test"}
         for source in splits.values():
             assert all(len(md5) == 32 and int(md5, 16) for md5 in source.files.values())
+
+
+def test_a_text_comes_from_the_folder_given_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
+    (tmp_path / "tinyshakespeare.txt").write_text("First Citizen:\n", encoding="utf-8")
+    assert datasets.load_text("tinyshakespeare.txt") == "First Citizen:\n"
+
+
+def test_a_text_is_downloaded_once_and_checked(
+    server: tuple[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = server
+    (folder / "input.txt").write_text("What, my lord?")
+    md5 = hashlib.md5(b"What, my lord?").hexdigest()
+    monkeypatch.setitem(datasets.TEXTS, "tinyshakespeare.txt", (f"{url}input.txt", md5))
+    assert datasets.load_text("tinyshakespeare.txt") == "What, my lord?"
+    (folder / "input.txt").unlink()
+    assert datasets.load_text("tinyshakespeare.txt") == "What, my lord?"
+
+
+def test_another_text_than_the_published_one_is_refused(
+    server: tuple[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = server
+    (folder / "input.txt").write_text("another")
+    monkeypatch.setitem(datasets.TEXTS, "tinyshakespeare.txt", (f"{url}input.txt", "0" * 32))
+    with pytest.raises(BadInput, match="is not the published file"):
+        datasets.load_text("tinyshakespeare.txt")
+    monkeypatch.setitem(datasets.TEXTS, "tinyshakespeare.txt", (f"{url}missing.txt", "0" * 32))
+    with pytest.raises(BadInput, match="cannot be downloaded.*set AUTOPRUNE_DATA"):
+        datasets.load_text("tinyshakespeare.txt")
+
+
+def test_an_unknown_text_is_named_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r"did you mean 'tinyshakespeare.txt'"):
+        datasets.load_text("tiny_shakespeare.txt")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from autoprune.errors import TaskError
-from autoprune.task import ArraySplit, Batch, ClassificationTask, evaluate_metrics
-from autoprune.train import TrainSettings, fast_layout, recalibrate, steps_per_epoch, train
+from autoprune.forward import fast_layout
+from autoprune.task import ArraySplit, Batch, ClassificationTask, evaluate_metrics, make_data
+from autoprune.train import TrainSettings, recalibrate, steps_per_epoch, train
 
 
 @pytest.fixture(autouse=True)
@@ -231,3 +235,56 @@ def test_recalibration_touches_no_weight_and_needs_no_norm() -> None:
     recalibrate(model, SPLIT, batch_size=16, batches=2)
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
     assert recalibrate(nn.Linear(2, 2), SPLIT, batch_size=16, batches=2).training is False
+
+
+class Embeds(nn.Module):
+    """Token ids and their mask, by name or position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.linear = nn.Embedding(5, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.linear((self.embed(ids) * mask[..., None]).sum(1))
+
+
+IDS = np.stack([Y + 1, np.zeros_like(Y)], 1)
+USED = IDS > 0
+
+
+@pytest.mark.parametrize("inputs", [{"ids": IDS, "mask": USED}, (IDS, USED)])
+def test_it_learns_from_several_inputs(inputs: Any) -> None:
+    torch.manual_seed(0)
+    model, split = Embeds(), ArraySplit(inputs, Y)
+    task = ClassificationTask(Embeds, make_data((inputs, Y)))
+    train(model, task, split, epochs=10, settings=TrainSettings(batch_size=16, learning_rate=0.2))
+    assert evaluate_metrics(model, task, split)["accuracy"] == 100
+
+
+def test_recalibration_takes_several_inputs() -> None:
+    class Normed(Embeds):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Sequential(self.linear, nn.BatchNorm1d(3))
+
+    model = recalibrate(Normed(), ArraySplit({"ids": IDS, "mask": USED}, Y), batch_size=16, batches=2)
+    assert model.linear[1].running_mean.abs().sum() > 0
+
+
+def test_a_compiled_training_learns_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 1)
+    monkeypatch.setattr("autoprune.forward.Forward.__init__.__kwdefaults__", {"worth": 0.0})
+    model = nn.Linear(2, 3)
+    split = ArraySplit(np.eye(2, dtype=np.float32)[Y % 2], Y % 2)
+    settings = TrainSettings(batch_size=16, learning_rate=0.5, compile=True)
+    summary = train(model, TASK, split, epochs=4, settings=settings)
+    assert "compiled: a step takes" in summary.compiled
+    assert evaluate_metrics(model, TASK, split)["accuracy"] == 100
+
+
+def test_compiling_is_noted_only_where_asked_for() -> None:
+    assert train(network(), TASK, SPLIT, epochs=1, settings=SETTINGS).compiled == ""
+    note = train(network(), TASK, SPLIT, epochs=2, settings=replace(SETTINGS, compile=True)).compiled
+    assert note.endswith("too few to pay for it")

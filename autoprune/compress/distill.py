@@ -6,6 +6,7 @@ shortly trained candidates that is worth points of accuracy, at the price of the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from autoprune.compress.technique import Context, Technique
-from autoprune.errors import ModelError
-from autoprune.references import resolve
+from autoprune.errors import ModelError, TaskError
+from autoprune.forward import fast_layout, laid_out
+from autoprune.references import nearest, resolve
 from autoprune.space import Choice, Choices, Range
-from autoprune.train import fast_layout
+from autoprune.task import main_output
+from autoprune.task.contract import IGNORED
+from autoprune.task.output import logits_of
+from autoprune.tensors import Inputs, call, tensors_in
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
@@ -26,15 +31,25 @@ if TYPE_CHECKING:
 
 TEMPERATURE = "distill.temperature"
 KD_WEIGHT = "distill.kd_weight"
+REAL = ("values", "scores")
+KINDS = ("logits", "token_logits", "segmentation", "multi_label", *REAL)
 
 
 class Distill(Technique):
     """Mix the task's loss with the distance to what a teacher says.
 
-    The loss is `(1 - kd_weight) * loss + kd_weight * distance`. For logits the distance is
-    `T² KL(teacher/T ‖ student/T)`, where the temperature `T` flattens both distributions; for real values
-    it is the mean squared error. A task says which by an attribute `outputs`, `"logits"` or `"values"`;
-    without it, whole-number targets mean logits.
+    The loss is `(1 - kd_weight) * loss + kd_weight * distance`. The distance fits the kind of outputs, which a task
+    names by an attribute `outputs`:
+
+    | kind | distance |
+    |---|---|
+    | `logits` | `T² KL(teacher/T ‖ student/T)`, where the temperature `T` flattens both distributions |
+    | `token_logits`, `segmentation` | the same, averaged over the tokens or pixels that count |
+    | `multi_label` | `T²` times the KL divergence of each label on its own |
+    | `values`, `scores` | the mean squared error |
+
+    Without it, whole-number targets mean logits. Of outputs with several tensors, `autoprune.task.main_output` says
+    which one is compared.
 
     Args:
         temperature: the choice of `T`, read only where the weight is above 0.
@@ -64,9 +79,8 @@ class Distill(Technique):
         """Temperature and weight. A named teacher is tried here, to be refused before the first trial."""
         if self._reference is not None:
             with torch.no_grad():
-                _check_fit(
-                    self._named_teacher(self._reference)(example), model.eval()(example), self._reference
-                )
+                taught = logits_of(self._named_teacher(self._reference)(example))
+                _check_fit(taught, logits_of(call(model.eval(), example)), self._reference)
         return {TEMPERATURE: self.temperature, KD_WEIGHT: self.kd_weight}
 
     def describe(self, model: nn.Module, example: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -80,12 +94,17 @@ class Distill(Technique):
         weight = choices.number(KD_WEIGHT, 0.0)
         if weight <= 0.0:
             return loss
-        taught = self._teacher_in(context)(batch.inputs)
-        _check_fit(taught, outputs, self._reference or "the uncompressed network")
-        if outputs_kind(context, batch) == "logits":
-            distance = soft_distance(outputs, taught, choices.number(TEMPERATURE, 4.0))
+        taught = main_output(context.task, self._teacher_in(context)(batch.inputs)).float()
+        student = main_output(context.task, outputs)
+        _check_fit(taught, student, self._reference or "the uncompressed network")
+        kind = outputs_kind(context, batch)
+        if kind in REAL:
+            distance = F.mse_loss(student, taught)
+        elif kind == "multi_label":
+            distance = soft_labels_distance(student, taught, choices.number(TEMPERATURE, 4.0))
         else:
-            distance = F.mse_loss(outputs, taught)
+            axis, counted = (-1 if kind == "token_logits" else 1), _counted(context, batch, kind, student)
+            distance = soft_distance(student, taught, choices.number(TEMPERATURE, 4.0), axis, counted)
         return (1.0 - weight) * loss + weight * distance
 
     def _teacher_in(self, context: Context) -> _Teacher:
@@ -102,18 +121,27 @@ class Distill(Technique):
 
 
 class _Teacher:
-    """A network that is only asked: in eval mode, without gradients, in the layout that suits it."""
+    """A network that is only asked: in eval mode, without gradients, on the device and in the layout that suit."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval()
+        self._asked = self.network
         self._layout: torch.memory_format | None = None
 
-    def __call__(self, inputs: torch.Tensor) -> Any:
+    def __call__(self, inputs: Inputs) -> Any:
         if self._layout is None:
-            self._layout = fast_layout(self.network, inputs)
+            self._asked = _on_device_of(inputs, self.network)
+            self._layout = fast_layout(self._asked, inputs)
         with torch.no_grad():
-            outputs = self.network(inputs.to(memory_format=self._layout))
-        return outputs.float() if isinstance(outputs, torch.Tensor) else outputs
+            return call(self._asked, laid_out(inputs, self._layout))
+
+
+def _on_device_of(inputs: Inputs, network: nn.Module) -> nn.Module:
+    """The network itself, or a copy of it where the inputs are on another device: the reference stays where it is."""
+    given, own = next(iter(tensors_in(inputs)), None), next(network.parameters(), None)
+    if given is None or own is None or given.device == own.device:
+        return network
+    return copy.deepcopy(network).to(given.device)
 
 
 def _make(reference: str, factory: Callable[[], Any]) -> nn.Module:
@@ -126,29 +154,59 @@ def _make(reference: str, factory: Callable[[], Any]) -> nn.Module:
     return teacher
 
 
-def _check_fit(taught: Any, outputs: Any, teacher: str) -> None:
-    for who, found in (("the candidate", outputs), (f"the teacher ({teacher})", taught)):
-        if not isinstance(found, torch.Tensor):
-            raise ModelError(f"{who} returns {type(found).__name__}; expected one tensor of outputs")
-    if taught.shape != outputs.shape:
+def _check_fit(taught: torch.Tensor, student: torch.Tensor, teacher: str) -> None:
+    if taught.shape != student.shape:
         raise ModelError(
             f"the teacher ({teacher}) gives outputs of shape {tuple(taught.shape)}, the candidate "
-            f"{tuple(outputs.shape)}: a teacher must do the same task"
+            f"{tuple(student.shape)}: a teacher must do the same task"
         )
 
 
 def outputs_kind(context: Context, batch: Batch) -> str:
-    """`logits` or `values`: what the task says, or what its targets suggest."""
-    guess = "values" if batch.targets.is_floating_point() else "logits"
-    return str(getattr(context.task, "outputs", guess))
+    """The kind of outputs: what the task says, or what its targets suggest (`logits` or `values`).
+
+    Raises:
+        TaskError: the task names a kind that does not exist.
+    """
+    real = isinstance(batch.targets, torch.Tensor) and batch.targets.is_floating_point()
+    kind = str(getattr(context.task, "outputs", "values" if real else "logits"))
+    if kind not in KINDS:
+        raise TaskError(
+            f"the task's outputs are {kind!r}, accepted are {', '.join(KINDS)}{nearest(kind, KINDS)}"
+        )
+    return kind
 
 
-def soft_distance(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """`T² KL(teacher/T ‖ student/T)` over the second dimension, averaged over all others.
+def _counted(context: Context, batch: Batch, kind: str, student: torch.Tensor) -> torch.Tensor | None:
+    """Where tokens or pixels count, None where all do."""
+    places = student.shape[:-1] if kind == "token_logits" else (len(student), *student.shape[2:])
+    if kind == "logits" or not isinstance(batch.targets, torch.Tensor) or batch.targets.shape != places:
+        return None
+    return batch.targets != getattr(context.task, "ignore", IGNORED)
+
+
+def soft_distance(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    temperature: float,
+    axis: int = 1,
+    counted: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`T² KL(teacher/T ‖ student/T)` over the axis of classes, averaged over all others where `counted` is true.
 
     Gradients of softened targets shrink with `1/T²`; the factor keeps the weight's meaning at every
     temperature.
     """
-    learned = F.log_softmax(student / temperature, dim=1)
-    wanted = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * (wanted.exp() * (wanted - learned)).sum(1).mean()
+    learned = F.log_softmax(student / temperature, dim=axis)
+    wanted = F.log_softmax(teacher / temperature, dim=axis)
+    distances = temperature**2 * (wanted.exp() * (wanted - learned)).sum(axis)
+    if counted is None:
+        return distances.mean()
+    return (distances * counted).sum() / counted.sum().clamp_min(1)
+
+
+def soft_labels_distance(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """`T² KL` between the flattened probabilities of each label on its own, averaged; 0 where both agree."""
+    wanted = torch.sigmoid(teacher / temperature)
+    agreed = F.binary_cross_entropy_with_logits(teacher / temperature, wanted)
+    return temperature**2 * (F.binary_cross_entropy_with_logits(student / temperature, wanted) - agreed)

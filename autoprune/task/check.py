@@ -14,16 +14,36 @@ from torch import nn
 
 from autoprune.errors import AutopruneError, TaskError, raised
 from autoprune.references import resolve, search_spaces_folder, wrong_arguments
-from autoprune.task.contract import Batch, Data, Split, Task
-from autoprune.task.inputs import Array
+from autoprune.task.check_model import model_problems
+from autoprune.task.collate import as_array, is_finite, join_targets, length
+from autoprune.task.contract import Batch, Data, Split, Summarizes, Task
+from autoprune.task.output import main_output
 from autoprune.task.splits import ArraySplit
+from autoprune.tensors import Inputs, batch_size, call, concatenate, map_tensors
 
-BUILT_IN = {
+READY = {
+    "banking77": "banking77.py:Banking77",
     "cifar10": "cifar10.py:Cifar10",
     "digits": "digits.py:Digits",
     "fashion_mnist": "fashion_mnist.py:FashionMnist",
     "mnist": "mnist.py:Mnist",
+    "tinyshakespeare": "tinyshakespeare.py:TinyShakespeare",
 }
+"""Tasks with model and data, in the folder of ready search spaces."""
+
+KINDS = {
+    "anomaly": "autoprune.task:AnomalyTask",
+    "classification": "autoprune.task:ClassificationTask",
+    "detection": "autoprune.task:DetectionTask",
+    "language_model": "autoprune.task:LanguageModelTask",
+    "multi_label": "autoprune.task:MultiLabelTask",
+    "regression": "autoprune.task:RegressionTask",
+    "segmentation": "autoprune.task:SegmentationTask",
+    "token_classification": "autoprune.task:TokenClassificationTask",
+}
+"""Tasks that want the user's `model` and `data`."""
+
+BUILT_IN = {**READY, **KINDS}
 METHODS = ("model", "data", "loss", "metrics")
 PROBE = 8
 LABEL_BATCHES = 20
@@ -44,10 +64,11 @@ def load_task(reference: str, folder: Path | None = None, arguments: Mapping[str
     """
     # By full path: a file of the same name in the user's folder must not take the place of a built-in task.
     here = search_spaces_folder()
-    found = resolve(
-        reference, folder=folder, builtins={name: f"{here / ref}" for name, ref in BUILT_IN.items()}
-    )
+    ready = {name: f"{here / ref}" for name, ref in READY.items()}
+    found = resolve(reference, folder=folder, builtins={**KINDS, **ready})
     if isinstance(found, type) or not isinstance(found, Task):
+        if reference in KINDS:  # files that its arguments name are where the spec is
+            arguments = {"folder": folder, **(arguments or {})}
         if not callable(found):
             raise TaskError(f"{reference} is {found!r}, expected a task or a class that makes one")
         if problem := wrong_arguments(found, arguments or {}):
@@ -77,12 +98,15 @@ def _call(what: str, function: Callable[[], Any]) -> Any:
         raise TaskError(f"the task's {what} {raised(error)}") from error
 
 
-def check_task(task: Task, data: Data) -> None:
+def check_task(task: Task, data: Data) -> list[str]:
     """Try the task on a few examples.
+
+    Returns:
+        What is odd about the model without standing in the way, a sentence each.
 
     Raises:
         TaskError: data that is empty, mislabelled or not finite; a model, loss or metric that raises or gives
-            something else than the contract asks.
+            something else than the contract asks; a model that cannot be searched (see `model_problems`).
     """
     if not isinstance(data, Data):
         raise TaskError(
@@ -94,11 +118,13 @@ def check_task(task: Task, data: Data) -> None:
     if not isinstance(model, nn.Module):
         raise TaskError(f"the task's model() returns {type(model).__name__}, expected a torch.nn.Module")
     batch = first_batch(data.train, PROBE)
-    outputs = _check_outputs(model.eval(), batch)
+    warnings = _check_model(model, batch.inputs)
+    outputs = _check_outputs(task, model.eval(), batch)
     for name in ("train", "val", "test"):
         _check_targets(task, name, getattr(data, name), outputs)
     _check_loss(_call("loss()", lambda: task.loss(outputs, batch)))
-    _check_metrics(_call("metrics()", lambda: task.metrics(outputs, Batch(torch.empty(0), batch.targets))))
+    _check_metrics(_metrics(task, _summary_of(task)(outputs, batch), batch.targets))
+    return warnings
 
 
 def _check_split(name: str, split: Any) -> None:
@@ -106,29 +132,33 @@ def _check_split(name: str, split: Any) -> None:
         raise TaskError(
             f"data().{name} is {type(split).__name__}, expected a split with batches() and a length"
         )
-    if len(split) == 0:
+    if _call(f"data().{name}", lambda: len(split)) == 0:
         raise TaskError(f"data().{name} is empty")
     batch = _call(f"data().{name}", lambda: first_batch(split, PROBE))
-    if len(batch.inputs) != len(batch.targets):
-        raise TaskError(f"data().{name} gives {len(batch.inputs)} inputs with {len(batch.targets)} targets")
-    if batch.inputs.is_floating_point() and not torch.isfinite(batch.inputs).all():
+    inputs, targets = batch_size(batch.inputs), length(batch.targets)
+    if inputs != targets:
+        raise TaskError(f"data().{name} gives {inputs} inputs with {targets} targets")
+    if not is_finite(batch.inputs):
         raise TaskError(f"data().{name} gives inputs that are NaN or infinite")
 
 
-def _check_outputs(model: nn.Module, batch: Batch) -> Any:
+def _check_model(model: nn.Module, inputs: Inputs) -> list[str]:
+    problems = model_problems(model, inputs)
+    errors = [problem.sentence for problem in problems if problem.severity == "error"]
+    if errors:
+        raise TaskError("\n".join(errors))
+    return [problem.sentence for problem in problems]
+
+
+def _check_outputs(task: Task, model: nn.Module, batch: Batch) -> Any:
     with torch.no_grad():
-        outputs = _call("model, on one batch,", lambda: model(batch.inputs))
-        again = model(batch.inputs)
-    if not isinstance(outputs, torch.Tensor):
-        return outputs
-    if len(outputs) != len(batch.inputs):
-        raise TaskError(f"the model gives {len(outputs)} outputs for {len(batch.inputs)} inputs")
-    if not torch.isfinite(outputs).all():
+        outputs = call(model, batch.inputs)
+    counted, examples = main_output(task, outputs), batch_size(batch.inputs)
+    if counted.dim() == 0 or len(counted) != examples:
+        found = len(counted) if counted.dim() else "one number as"
+        raise TaskError(f"the model gives {found} outputs for {examples} inputs")
+    if not is_finite(counted):
         raise TaskError("the model's outputs are NaN or infinite on the first training batch")
-    if not torch.equal(outputs, again):
-        raise TaskError(
-            "the model gives different outputs for the same inputs in eval mode: remove the randomness"
-        )
     return outputs
 
 
@@ -141,7 +171,7 @@ def _check_targets(task: Task, name: str, split: Split, outputs: Any) -> None:
         targets = split.targets
     else:
         batches = zip(range(LABEL_BATCHES), split.batches(256), strict=False)
-        targets = torch.cat([batch.targets for _, batch in batches]).numpy()
+        targets = as_array(join_targets([batch.targets for _, batch in batches]))
     if problem := problem_of(targets, outputs):
         raise TaskError(f"data().{name}: {problem}")
 
@@ -177,53 +207,66 @@ def first_batch(split: Split, batch_size: int) -> Batch:
     raise TaskError("a split gives no batch: it is empty, or was read before and can be read only once")
 
 
-def example_inputs(data: Data) -> torch.Tensor:
+def example_inputs(data: Data) -> Inputs:
     """Inputs of batch size 1: the first example of the validation split."""
     return first_batch(data.val, 1).inputs
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module | Callable[[Array], Any], split: Split, *, batch_size: int = 256
-) -> tuple[Any, torch.Tensor]:
-    """Outputs and targets of a whole split, in its order.
+    model: nn.Module | Callable[[Inputs], Any],
+    split: Split,
+    *,
+    batch_size: int = 256,
+    summary: Callable[[Any, Batch], Any] | None = None,
+) -> tuple[Any, Any]:
+    """Outputs and targets of a whole split, in its order, on the CPU.
 
     Args:
-        model: a module (run in eval mode, on tensors), or a callable from NumPy inputs to outputs, such as
+        model: a module (run in eval mode, where it lies), or a callable from inputs to outputs, such as
             `Runnable.run`.
         split: what to run it on.
         batch_size: how many examples at once.
+        summary: what to keep of the outputs for a batch; None keeps them. Of one batch after the other only this is
+            held.
     """
-    run = model.eval() if isinstance(model, nn.Module) else _on_tensors(model)
+    run = _runner(model)
     outputs, targets = [], []
     for batch in split.batches(batch_size):
-        outputs.append(run(batch.inputs))
+        found = map_tensors(torch.Tensor.cpu, run(batch.inputs))
+        outputs.append(found if summary is None else summary(found, batch))
         targets.append(batch.targets)
-    return _joined(outputs), torch.cat(targets)
+    return concatenate(outputs), join_targets(targets)
 
 
-def _on_tensors(run: Callable[[Array], Any]) -> Callable[[torch.Tensor], Any]:
-    return lambda inputs: torch.as_tensor(run(inputs.numpy()))
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Outputs of batches as outputs of a split: tensors, or tuples and dicts of them."""
-    if isinstance(parts[0], torch.Tensor):
-        return torch.cat(parts)
-    if isinstance(parts[0], Mapping):
-        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
-    return tuple(_joined(list(column)) for column in zip(*parts, strict=True))
+def _runner(model: nn.Module | Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
+    if not isinstance(model, nn.Module):
+        return model
+    network = model.eval()
+    first = next(network.parameters(), torch.empty(0))
+    return lambda inputs: call(network, map_tensors(lambda tensor: tensor.to(first.device), inputs))
 
 
 def evaluate_metrics(
-    model: nn.Module | Callable[[Array], Any], task: Task, split: Split, *, batch_size: int = 256
+    model: nn.Module | Callable[[Inputs], Any], task: Task, split: Split, *, batch_size: int = 256
 ) -> dict[str, float]:
     """The task's metrics over a whole split, as plain floats.
 
     Raises:
-        TaskError: metrics() raises, or gives something else than finite numbers.
+        TaskError: metrics() or summary() raises, or gives something else than finite numbers.
     """
-    outputs, targets = predict(model, split, batch_size=batch_size)
-    metrics = _call("metrics()", lambda: task.metrics(outputs, Batch(torch.empty(0), targets)))
+    summary = _summary_of(task) if isinstance(task, Summarizes) else None
+    outputs, targets = predict(model, split, batch_size=batch_size, summary=summary)
+    metrics = _metrics(task, outputs, targets)
     _check_metrics(metrics)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _summary_of(task: Task) -> Callable[[Any, Batch], Any]:
+    if not isinstance(task, Summarizes):
+        return lambda outputs, _: outputs
+    return lambda outputs, batch: _call("summary()", lambda: task.summary(outputs, batch))
+
+
+def _metrics(task: Task, outputs: Any, targets: Any) -> Any:
+    return _call("metrics()", lambda: task.metrics(outputs, Batch(torch.empty(0), targets)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 from autoprune.errors import TaskError
 
 Array = np.ndarray[Any, Any]
-Augment = Callable[[Array, np.random.Generator], Array]
+Arrays = Array | tuple[Array, ...] | Mapping[str, Array]
+Augment = Callable[[Any, np.random.Generator], Any]
 Layout = Literal["NHW", "NHWC", "as_is"]
 LAYOUTS = ("NHW", "NHWC", "as_is")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ def make_data(
     """The three splits from what there is.
 
     Args:
-        train, val, test: each a pair `(x, y)` of arrays or tensors, a loader, or a `Split`. What is None is
-            set aside from a train pair: at random, and in equal shares of each class where y holds classes.
+        train, val, test: each a pair `(x, y)` of arrays or tensors, a loader, or a `Split`; in a pair, x may be a
+            tuple or dict of arrays, and y None. What is None is set aside from a train pair: at random, and in equal
+            shares of each class where y holds classes.
         format, augment: for the pairs; only `train` is augmented.
         shares: shares of the examples to set aside for val and for test.
         seed: of the draw; the same seed, the same splits.
@@ -54,7 +55,11 @@ def make_data(
 
 def _is_pair(given: Any) -> bool:
     arrays = np.ndarray | torch.Tensor
-    return isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, arrays) for part in given)
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], arrays | None):
+        return False
+    x = given[0]
+    parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]
+    return all(isinstance(part, arrays) for part in parts)
 
 
 def _split(given: Any, format: InputFormat | None) -> Split:

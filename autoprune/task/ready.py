@@ -1,49 +1,89 @@
-"""Ready tasks: classification and regression from a network and arrays, tensors or loaders."""
+"""What the ready tasks share: where the network, the data and the user's own metrics come from."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from autoprune.errors import TaskError
+from autoprune.references import resolve
 from autoprune.space import Value
-from autoprune.task.contract import Batch, Data
-from autoprune.task.inputs import Array
+from autoprune.task.contract import Data
+from autoprune.task.metric import Metric, load_metrics, values_of
 from autoprune.task.parts import make_data
+from autoprune.task.sources import model_factory
 
-Network = nn.Module | Callable[..., nn.Module]
-Source = Data | Callable[[], Data] | tuple[Any, Any]
+Network = nn.Module | Callable[..., nn.Module] | str
+Source = Data | Callable[[], Any] | tuple[Any, ...] | str
 
 
-class _ReadyTask:
-    """What the ready tasks share: where the network and the data come from.
+class ReadyTask:
+    """Base of the ready tasks; it adds what they do not differ in.
 
     Args:
         model: a function or class that makes the network; its keyword arguments are what a spec can search
             under `space.architecture`, and their defaults are the uncompressed baseline. Or a trained
-            network, of which copies are handed out.
-        data: the splits, a function that loads them, or a pair `(x, y)` of arrays that is split automatically
-            (see `make_data` for everything else).
+            network, of which copies are handed out. Or a reference to one (see `autoprune.task.sources`).
+        data: a pair `(x, y)` of arrays, which is split automatically; three loaders or pairs to train, validate and
+            test on; the splits as `make_data` makes them; a function that returns any of these, or a reference
+            `file.py:name` to it.
         architecture: options of `model` to search when a spec says `architecture: default`.
+        metrics: further metrics by name: functions `(outputs, targets) -> float`, torchmetrics objects or what
+            makes them, or references. They are given the tensor that counts of the outputs (`main_output`) and
+            all targets of a split.
+        folder: where relative files in references are looked for first.
+
+    Raises:
+        UnresolvedReference: a reference leads nowhere.
+        TaskError: a metric is none.
     """
 
     def __init__(
-        self, model: Network, data: Source, *, architecture: Mapping[str, Sequence[Value]] | None = None
+        self,
+        model: Network,
+        data: Source,
+        *,
+        architecture: Mapping[str, Sequence[Value]] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
     ) -> None:
         if not hasattr(type(self), "model"):  # a subclass may have a method of its own
-            self.model: Callable[..., nn.Module] = _copies(model) if isinstance(model, nn.Module) else model
-        self._data = make_data(data) if isinstance(data, tuple) else data
+            self.model: Callable[..., nn.Module] = _factory(model, folder)
+        found = resolve(data, folder=folder) if isinstance(data, str) else data
+        self._data = _splits(found) if isinstance(found, tuple) else found
         self.architecture = dict(architecture or {})
+        self._metrics: dict[str, Metric] = load_metrics(metrics or {}, folder)
 
     def data(self) -> Data:
         """The three splits."""
-        return self._data if isinstance(self._data, Data) else self._data()
+        return self._data if isinstance(self._data, Data) else _splits(self._data)
+
+    def own_metrics(self, outputs: torch.Tensor, targets: Any) -> dict[str, float]:
+        """The metrics that the user added, on outputs and targets of a whole split."""
+        return values_of(self._metrics, outputs, targets)
+
+
+def _splits(given: Any) -> Data:
+    found = given() if callable(given) else given
+    if isinstance(found, tuple):
+        return make_data(*found) if len(found) == 3 else make_data(found)
+    if not isinstance(found, Data):
+        raise TaskError(
+            f"data: got {type(found).__name__}, accepted: a pair (x, y) of arrays, three loaders (to train, validate "
+            "and test on), autoprune.Data, or a function that returns one of them"
+        )
+    return found
+
+
+def _factory(model: Network, folder: Path | None) -> Callable[..., nn.Module]:
+    if isinstance(model, str):
+        return model_factory(model, folder)
+    return _copies(model) if isinstance(model, nn.Module) else model
 
 
 def _copies(network: nn.Module) -> Callable[[], nn.Module]:
@@ -51,85 +91,3 @@ def _copies(network: nn.Module) -> Callable[[], nn.Module]:
         return copy.deepcopy(network)
 
     return copy_of_the_network
-
-
-class ClassificationTask(_ReadyTask):
-    """One class of several: cross-entropy, accuracy in percent.
-
-    The network gives one score (logit) per class, `(N, classes)`; targets are whole numbers from 0, `(N,)`.
-
-        task = ClassificationTask(MyNetwork, (x, y))
-    """
-
-    outputs = "logits"
-
-    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
-        """Cross-entropy, averaged over the batch."""
-        return F.cross_entropy(outputs, batch.targets)
-
-    def metrics(self, outputs: Any, batch: Batch) -> dict[str, float]:
-        """`accuracy` and `error` in percent, and `cross_entropy` in nats, which still tells equals apart."""
-        correct = 100.0 * int((outputs.argmax(1) == batch.targets).sum()) / len(batch.targets)
-        return {
-            "accuracy": correct,
-            "error": 100.0 - correct,
-            "cross_entropy": F.cross_entropy(outputs.float(), batch.targets).item(),
-        }
-
-    def problem_of(self, targets: Array, outputs: torch.Tensor) -> str:
-        """What is wrong with the labels of a split, given outputs of the network; empty when nothing is."""
-        if outputs.dim() != 2 or outputs.shape[1] < 2:
-            return f"the model's outputs have shape {tuple(outputs.shape)}, expected (N, classes)"
-        if targets.ndim != 1:
-            return f"y has shape {targets.shape}, expected one class number per example, (N,)"
-        if not np.issubdtype(targets.dtype, np.integer):
-            return f"y holds {targets.dtype}, expected whole class numbers (y.astype('int64'))"
-        classes = outputs.shape[1]
-        if targets.min() < 0 or targets.max() >= classes:
-            return (
-                f"y holds labels {targets.min()} to {targets.max()}, but the model has {classes} outputs: "
-                f"labels go from 0 to {classes - 1}"
-            )
-        return ""
-
-
-class RegressionTask(_ReadyTask):
-    """Real numbers: mean squared error; r2, mae and rmse in the units of the targets.
-
-    Outputs and targets have the same number of values; `(N, 1)` and `(N,)` go together.
-    """
-
-    outputs = "values"
-
-    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
-        """Mean squared error."""
-        return F.mse_loss(outputs, _like(outputs, batch.targets))
-
-    def metrics(self, outputs: Any, batch: Batch) -> dict[str, float]:
-        """`r2` (1 is perfect, 0 is as good as the mean), `mae` and `rmse`."""
-        targets = _like(outputs, batch.targets).double()
-        residual = outputs.double() - targets
-        spread = (targets - targets.mean(0)).square().sum().clamp_min(1e-12)
-        return {
-            "r2": 1.0 - (residual.square().sum() / spread).item(),
-            "mae": residual.abs().mean().item(),
-            "rmse": residual.square().mean().sqrt().item(),
-        }
-
-    def problem_of(self, targets: Array, outputs: torch.Tensor) -> str:
-        """What is wrong with the targets of a split, given outputs of the network; empty when nothing is."""
-        expected, found = outputs[0].numel(), int(np.prod(targets.shape[1:]))
-        if expected != found:
-            return f"y has {found} values per example, but the model gives {expected}"
-        if not np.isfinite(targets).all():
-            return "y holds NaN or infinity: remove or replace those examples"
-        return ""
-
-
-def _like(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Targets in the shape of the outputs: (N,) against (N, 1) would be spread to (N, N) unnoticed."""
-    if outputs.numel() != targets.numel():
-        raise TaskError(
-            f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(targets.shape)}"
-        )
-    return targets.reshape(outputs.shape).to(outputs.dtype)

@@ -13,7 +13,7 @@ from torch import nn
 
 from autoprune.compress.distill import Distill, soft_distance
 from autoprune.compress.technique import Context
-from autoprune.errors import ModelError, UnresolvedReference
+from autoprune.errors import ModelError, TaskError, UnresolvedReference
 from autoprune.space import Choices, Options, Range
 from autoprune.task import Batch, ClassificationTask, RegressionTask, make_data
 from autoprune.train import TrainSettings, train
@@ -82,6 +82,43 @@ def test_real_values_are_compared_by_their_square() -> None:
     found = Distill().loss(outputs, BATCH, LOSS, choices, context(teacher, RegressionTask))
     assert found.item() == pytest.approx(F.mse_loss(outputs, teacher(BATCH.inputs)).item())
     assert "distill.temperature" not in choices.read
+
+
+def told(kind: str, outputs: torch.Tensor, taught: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The distance alone, for a task of that kind whose teacher says `taught` in a dict."""
+
+    class Says(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": taught}
+
+    here = context(Says())
+    here.task = type("Own", (), {"outputs": kind})()
+    return Distill().loss({"logits": outputs}, Batch(BATCH.inputs, targets), LOSS, point(1.0, 1.0), here)
+
+
+def test_tokens_that_do_not_count_are_not_compared() -> None:
+    student, taught = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    targets = torch.tensor([[1, -100, -100], [2, 0, -100]])
+    counted = targets != -100
+    expected = soft_distance(student[counted], taught[counted], 1.0)
+    assert told("token_logits", student, taught, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_pixels_are_compared_over_their_classes() -> None:
+    student, taught = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    found = told("segmentation", student, taught, torch.zeros(2, 3, 3).long())
+    assert found.item() == pytest.approx(soft_distance(student, taught, 1.0).item(), rel=1e-5)
+
+
+def test_labels_of_their_own_are_compared_one_by_one() -> None:
+    taught = torch.randn(4, 3)
+    assert told("multi_label", taught, taught, torch.zeros(4, 3)).item() == pytest.approx(0.0, abs=1e-6)
+    assert told("multi_label", taught + 1, taught, torch.zeros(4, 3)).item() > 0.01
+
+
+def test_a_kind_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    with pytest.raises(TaskError, match="'logit'.*did you mean 'logits'"):
+        told("logit", torch.randn(2, 3), torch.randn(2, 3), torch.zeros(2))
 
 
 @pytest.mark.parametrize(("targets", "reads"), [(torch.zeros(8), False), (BATCH.targets, True)])
@@ -158,7 +195,7 @@ def test_a_named_teacher_teaches(folder: Path, name: str) -> None:
         ("wide", r"teachers.py:wide\) gives outputs of shape \(1, 5\), the candidate \(1, 3\)"),
         ("broken", "the teacher teachers.py:broken raises RuntimeError: no weights"),
         ("number", "the teacher teachers.py:number is int, expected a torch.nn.Module"),
-        ("Named", r"teachers.py:Named\) returns dict; expected one tensor"),
+        ("Named", r"teachers.py:Named\) gives outputs of shape \(1, 4\), the candidate \(1, 3\)"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused_before_the_first_trial(

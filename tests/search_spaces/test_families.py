@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,3 +75,46 @@ def test_fewer_blocks_are_the_first_ones() -> None:
 def test_impossible_resnets_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="resnet: got"):
         resnet(**arguments)
+
+
+def text_encoder(**arguments: Any) -> nn.Module:
+    """A tiny text encoder."""
+    network: nn.Module = resolve("text_encoder.py:TextEncoder")(
+        vocabulary=20, length=8, classes=3, width=16, head_dim=4, **arguments
+    )
+    return network.eval()
+
+
+def character_gpt(**arguments: Any) -> nn.Module:
+    """A tiny character model."""
+    network: nn.Module = resolve("character_gpt.py:CharacterGPT")(
+        vocabulary=20, length=8, width=16, head_dim=4, **arguments
+    )
+    return network.eval()
+
+
+IDS = torch.randint(2, 20, (2, 8))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"depth": 1}, {"heads": 2}, {"mlp_ratio": 0.5}])
+def test_text_networks_run(arguments: dict[str, Any]) -> None:
+    assert text_encoder(**arguments)(ids=IDS, mask=torch.ones_like(IDS)).shape == (2, 3)
+    assert character_gpt(**arguments)(IDS[:, :5]).shape == (2, 5, 20)
+
+
+def test_a_text_encoder_does_not_see_padding() -> None:
+    model, padded = text_encoder(), IDS.clone()
+    padded[:, 5:] = 0
+    mask = (torch.arange(8) < 5).long().expand(2, 8)
+    assert torch.allclose(model(padded, mask), model(IDS[:, :5], mask[:, :5]), atol=1e-5)
+
+
+def test_a_character_model_does_not_look_ahead() -> None:
+    model, other = character_gpt(), IDS.clone()
+    other[:, 5:] = 3
+    assert torch.allclose(model(IDS)[:, :5], model(other)[:, :5], atol=1e-5)
+
+
+def test_shallow_text_networks_are_the_first_blocks() -> None:
+    for family in (text_encoder, character_gpt):
+        assert set(family(depth=1).state_dict()) < set(family(depth=2).state_dict())

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from autoprune.errors import TaskError
 from autoprune.references import resolve, search_spaces_folder
 from autoprune.spec import load_spec
-from autoprune.task import BUILT_IN, check_task, load_task
+from autoprune.task import READY, check_task, load_task
 from autoprune.train import TrainSettings, train
 
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -39,7 +39,35 @@ def test_public_data_sets_are_tasks(name: str, stand_ins: None) -> None:
     assert [len(split) for split in (data.train, data.val, data.test)] == [90, 10, 20]
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+INTENTS = [f"intent_{number:02d}" for number in range(77)]
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short texts under the names of the public ones."""
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
+    torch.set_num_threads(1)
+    rows = [f'"What, about {intent}?",{intent}' for intent in INTENTS * 10]
+    for split in ("train", "test"):
+        (tmp_path / f"banking77_{split}.csv").write_text("\n".join(["text,category", *rows]))
+    alphabet = "".join(chr(48 + number) for number in range(65))
+    (tmp_path / "tinyshakespeare.txt").write_text(alphabet * 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "lengths"),
+    [("banking77", {"words": 100}, [693, 77, 770]), ("tinyshakespeare", {"length": 16}, [219, 12, 12])],
+)
+def test_public_texts_are_tasks(
+    name: str, arguments: dict[str, int], lengths: list[int], texts: None
+) -> None:
+    task = load_task(name, arguments=arguments)
+    data = task.data()
+    check_task(task, data)
+    assert [len(split) for split in (data.train, data.val, data.test)] == lengths
+
+
+@pytest.mark.parametrize("name", sorted(READY))
 def test_what_can_be_searched_are_arguments_of_the_model(name: str) -> None:
     task = load_task(name)
     parameters = inspect.signature(task.model).parameters
@@ -70,7 +98,7 @@ def test_digits_pass_the_check_and_are_learnt() -> None:
 def test_ready_specs_are_valid_and_named_as_their_file(path: Path) -> None:
     spec = load_spec(path.stem)
     assert spec.name == path.stem
-    assert spec.task.use in BUILT_IN
+    assert spec.task.use in READY
 
 
 def test_published_weights_fill_the_baseline_only(tmp_path: Path) -> None:

@@ -64,8 +64,14 @@ def test_a_good_task_passes() -> None:
     [
         ({"model": raises}, r"the task's model\(\) raises ValueError: broken wheel"),
         ({"model": lambda: 3}, r"model\(\) returns int, expected a torch.nn.Module"),
-        ({"model": lambda: nn.Linear(4, 3)}, "the task's model, on one batch, raises RuntimeError: mat1"),
-        ({"model": lambda: nn.Flatten(0)}, "the model gives 24 outputs for 8 inputs"),
+        (
+            {"model": lambda: nn.Linear(4, 3)},
+            r"the model, on inputs of shape \(8, 3\), raises RuntimeError: mat1",
+        ),
+        (
+            {"model": lambda: nn.Sequential(nn.Linear(3, 3), nn.Flatten(0))},
+            "the model gives 24 outputs for 8 inputs",
+        ),
         ({"model": lambda: Always(torch.nan)}, "the model's outputs are NaN or infinite"),
         ({"model": lambda: Always(None)}, "different outputs for the same inputs in eval mode"),
         ({"loss": lambda outputs, batch: raises()}, r"the task's loss\(\) raises ValueError: broken wheel"),
@@ -93,6 +99,7 @@ class Always(nn.Module):
     def __init__(self, value: float | None) -> None:
         super().__init__()
         self.value = value
+        self.linear = nn.Linear(3, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.rand(len(x), 3) if self.value is None else torch.full((len(x), 3), self.value)
@@ -141,9 +148,9 @@ def test_a_label_beyond_the_outputs_is_found_in_any_split(as_split: Callable[...
 
 
 def test_outputs_that_are_no_tensor_are_the_tasks_own_affair() -> None:
-    class Named(nn.Module):
+    class Named(nn.Linear):
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"score": x}
+            return {"score": super().forward(x)}
 
     def loss(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         return outputs["score"].mean()
@@ -151,9 +158,9 @@ def test_outputs_that_are_no_tensor_are_the_tasks_own_affair() -> None:
     def metrics(outputs: dict[str, torch.Tensor], batch: Batch) -> dict[str, float]:
         return {"rows": float(len(outputs["score"]))}
 
-    task = Plain(model=Named, loss=loss, metrics=metrics)
+    task = Plain(model=lambda: Named(3, 3), loss=loss, metrics=metrics)
     check_task(task, DATA)
-    assert evaluate_metrics(Named(), task, DATA.train, batch_size=7) == {"rows": 18.0}
+    assert evaluate_metrics(Named(3, 3), task, DATA.train, batch_size=7) == {"rows": 18.0}
 
 
 def test_predict_joins_tuples() -> None:
@@ -169,8 +176,8 @@ def test_a_module_and_a_runtime_are_evaluated_alike() -> None:
     task = ClassificationTask(lambda: nn.Linear(3, 3), DATA)
     model = task.model()
 
-    def run(inputs: np.ndarray) -> np.ndarray:
-        return inputs @ model.weight.detach().numpy().T + model.bias.detach().numpy()
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ model.weight.T + model.bias
 
     assert evaluate_metrics(run, task, DATA.val) == pytest.approx(evaluate_metrics(model, task, DATA.val))
 
@@ -183,6 +190,89 @@ def test_predict_runs_in_eval_mode() -> None:
 
 def test_example_inputs_are_one_example() -> None:
     assert example_inputs(DATA).shape == (1, 3)
+
+
+class Tokens(nn.Module):
+    """A small network of named inputs that returns several outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 9)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
+        hidden = self.embed(ids) * mask[..., None]
+        return {"hidden": hidden, "logits": self.head(hidden), "cache": None}
+
+
+def sequences() -> list[dict[str, torch.Tensor]]:
+    """Batches of four sequences of another length each."""
+    draw = torch.Generator().manual_seed(0)
+    ids = [torch.randint(1, 9, (4, length), generator=draw) for length in (5, 3)]
+    return [{"ids": one, "mask": torch.ones_like(one), "labels": one} for one in ids]
+
+
+class TokenTask(Plain):
+    """Keeps the loss of each token, not the logits."""
+
+    def model(self) -> nn.Module:
+        return Tokens()
+
+    def data(self) -> Data:
+        return Data(*(LoaderSplit(sequences()) for _ in range(3)))
+
+    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs["logits"].flatten(0, 1), batch.targets.flatten())
+
+    def summary(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        logits = outputs["logits"].transpose(1, 2)
+        return torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+
+    def metrics(self, outputs: torch.Tensor, batch: Batch) -> dict[str, float]:
+        counts = batch.targets != -100
+        return {"loss": outputs[counts].mean().item(), "tokens": float(counts.sum())}
+
+
+def test_named_inputs_and_several_outputs_of_unequal_length() -> None:
+    task, data = TokenTask(), TokenTask().data()
+    check_task(task, data)
+    model = task.model()
+    found = evaluate_metrics(model, task, data.val, batch_size=4)
+    assert found["tokens"] == 4 * 5 + 4 * 3
+    assert found == pytest.approx(evaluate_metrics(model, task, data.val, batch_size=3), rel=1e-5)
+
+
+def test_only_the_summary_of_each_batch_is_kept() -> None:
+    task, data = TokenTask(), TokenTask().data()
+    outputs, targets = predict(task.model(), data.val, batch_size=4, summary=task.summary)
+    assert outputs.shape == targets.shape == (8, 5)
+    whole, _ = predict(task.model(), data.val, batch_size=4)
+    assert whole["logits"].shape == (8, 5, 9)
+    assert whole["cache"] is None
+
+
+def test_a_summary_that_raises_is_the_tasks_fault() -> None:
+    class Broken(TokenTask):
+        def summary(self, outputs: Any, batch: Batch) -> torch.Tensor:
+            raise KeyError("logits")
+
+    with pytest.raises(TaskError, match=r"the task's summary\(\) raises KeyError"):
+        check_task(Broken(), Broken().data())
+
+
+def test_an_input_that_is_not_given_is_named() -> None:
+    class Forgetful(TokenTask):
+        def data(self) -> Data:
+            given = [{"ids": batch["ids"], "labels": batch["labels"]} for batch in sequences()]
+            return Data(*(LoaderSplit(given) for _ in range(3)))
+
+    with pytest.raises(TaskError, match="missing a required argument: 'mask'"):
+        check_task(Forgetful(), Forgetful().data())
+
+
+def test_example_inputs_keep_their_names() -> None:
+    example = example_inputs(TokenTask().data())
+    assert {name: tuple(tensor.shape) for name, tensor in example.items()} == {"ids": (1, 5), "mask": (1, 5)}
 
 
 TASK_FILE = """

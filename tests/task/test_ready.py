@@ -53,6 +53,17 @@ def test_data_can_be_splits_a_pair_or_a_function() -> None:
     assert isinstance(ClassificationTask(network, (X, Y)).data(), Data)
 
 
+def test_three_loaders_are_the_three_splits() -> None:
+    loaders = tuple([(torch.from_numpy(X[:n]), torch.from_numpy(Y[:n]))] for n in (20, 6, 4))
+    data = ClassificationTask(network, lambda: loaders).data()
+    assert [len(split) for split in (data.train, data.val, data.test)] == [20, 6, 4]
+
+
+def test_data_in_no_known_form_is_refused() -> None:
+    with pytest.raises(TaskError, match="data: got int, accepted: a pair"):
+        ClassificationTask(network, lambda: 3).data()
+
+
 def test_accuracy_is_in_percent() -> None:
     task = ClassificationTask(network, (X, Y))
     outputs = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 9, 0], [0, 0, 9]])

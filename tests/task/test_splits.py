@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from collections import UserDict
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from autoprune.errors import TaskError
 from autoprune.task import ArraySplit, Batch, CropAndFlip, LoaderSplit, Split
+from autoprune.tensors import concatenate
 
 
 def images(count: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +26,10 @@ def images(count: int = 10) -> tuple[np.ndarray, np.ndarray]:
 def joined(split: Split, batch_size: int, shuffle: int | None = None) -> Batch:
     batches = list(split.batches(batch_size, shuffle=shuffle))
     return Batch(torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches]))
+
+
+def joined_inputs(batches: Iterator[Batch]) -> Any:
+    return concatenate([batch.inputs for batch in batches])
 
 
 def test_batches_come_in_order_with_a_smaller_last_one() -> None:
@@ -130,10 +139,138 @@ def test_a_loader_that_can_be_read_only_once_is_refused() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.zeros(2), "yields Tensor, expected a pair"),
+        ("text", "yields str in the inputs, expected tensors"),
+        ({"ids": torch.zeros(2), "names": ["a", "b"]}, r"yields str in the inputs\['names'\]\[0\]"),
+        ((), "yields tuple, expected a pair"),
         ((torch.zeros(2), torch.zeros(3)), "2 inputs with 3 targets"),
     ],
 )
-def test_a_loader_must_yield_pairs(batch: object, message: str) -> None:
+def test_what_a_loader_cannot_yield_is_named(batch: object, message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        LoaderSplit([batch])
+        next(LoaderSplit([batch]).batches(1))
+
+
+IDS, MASK = torch.arange(8).reshape(4, 2), torch.ones(4, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ids": IDS, "mask": MASK, "labels": torch.arange(4)},
+        {"ids": IDS.numpy(), "mask": MASK, "label": [0, 1, 2, 3]},
+        ({"ids": IDS, "mask": MASK}, torch.arange(4)),
+        UserDict(ids=IDS, mask=MASK, target=torch.arange(4)),
+    ],
+)
+def test_a_dict_from_a_loader_is_keyword_arguments(given: object) -> None:
+    first, second = LoaderSplit([given]).batches(3)
+    assert type(first.inputs) is dict
+    assert torch.equal(first.inputs["ids"], IDS[:3])
+    assert torch.equal(second.inputs["mask"], MASK[3:])
+    assert torch.cat([first.targets, second.targets]).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "given", [(IDS, MASK, torch.arange(4)), ((IDS, MASK), torch.arange(4)), [[IDS, MASK], torch.arange(4)]]
+)
+def test_several_tensors_from_a_loader_are_positional_arguments(given: object) -> None:
+    (batch,) = LoaderSplit([given]).batches(4)
+    assert isinstance(batch.inputs, tuple)
+    assert torch.equal(batch.inputs[1], MASK)
+    assert batch.targets.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("given", [IDS, [IDS], (IDS, None), {"ids": IDS}])
+def test_a_loader_needs_no_targets(given: object) -> None:
+    (batch,) = LoaderSplit([given]).batches(4)
+    assert batch.targets.shape == (4, 0)
+
+
+def test_targets_of_any_form_are_one_for_each_example() -> None:
+    boxes = [{"boxes": torch.ones(count, 4)} for count in (1, 0, 2)]
+    loader = [(torch.zeros(2, 3), boxes[:2]), (torch.zeros(1, 3), boxes[2:])]
+    assert [len(batch.targets) for batch in LoaderSplit(loader).batches(2)] == [2, 1]
+    (batch,) = LoaderSplit(loader).batches(3)
+    assert [len(target["boxes"]) for target in batch.targets] == [1, 0, 2]
+
+
+def test_sequences_of_unequal_length_are_padded() -> None:
+    loader = [
+        {"ids": torch.ones(2, length, dtype=torch.long), "labels": torch.ones(2, length, dtype=torch.long)}
+        for length in (3, 1)
+    ]
+    (batch,) = LoaderSplit(loader).batches(4)
+    assert batch.inputs["ids"][2].tolist() == [1, 0, 0]
+    assert batch.targets[2].tolist() == [1, -100, -100]
+
+
+class Stream(IterableDataset):
+    """Numbers without a known length, and perhaps without an end; counts what was read."""
+
+    def __init__(self, end: int | None) -> None:
+        self.end, self.read = end, 0
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        for number in count() if self.end is None else range(self.end):
+            self.read += 1
+            yield torch.tensor([float(number)]), number
+
+
+def test_the_length_of_a_stream_is_counted_when_it_is_asked_for() -> None:
+    stream = Stream(10)
+    split = LoaderSplit(DataLoader(stream, 4))
+    next(split.batches(2))
+    assert stream.read <= 4
+    assert len(split) == 10
+    assert joined(split, 3).targets.tolist() == list(range(10))
+
+
+def test_a_stream_without_an_end_is_read_as_far_as_asked() -> None:
+    stream = Stream(None)
+    split = LoaderSplit(DataLoader(stream, 4), examples=6)
+    assert len(split) == 6
+    assert joined(split, 5).targets.tolist() == list(range(6))
+    assert stream.read <= 8
+
+
+@pytest.mark.parametrize(("drop_last", "expected"), [(False, 10), (True, 8)])
+def test_a_loader_knows_its_length(drop_last: bool, expected: int) -> None:
+    numbers = TensorDataset(torch.arange(20.0)[:, None], torch.arange(20))
+    loader = DataLoader(numbers, 4, sampler=range(10), drop_last=drop_last)
+    assert len(LoaderSplit(loader)) == expected == len(joined(LoaderSplit(loader), 3).targets)
+
+
+def test_arrays_come_by_name_or_position() -> None:
+    x, y = images()
+    ids, mask = np.arange(20, dtype=np.int32).reshape(10, 2), np.ones((10, 2), np.uint8)
+    named = ArraySplit({"ids": ids, "mask": mask, "pixels": x, "used": mask > 0}, y)
+    batch = joined_inputs(named.batches(4, shuffle=1))
+    assert batch["ids"].dtype == batch["mask"].dtype == torch.int64
+    assert batch["used"].dtype == torch.bool
+    assert batch["pixels"].shape == (10, 1, 6, 6)
+    assert batch["pixels"].max() <= 1
+    assert torch.equal(batch["ids"][:, 0] * 0 + 1, batch["mask"][:, 0])
+    placed = next(ArraySplit((ids, mask), y).batches(3))
+    assert [part.shape for part in placed.inputs] == [(3, 2), (3, 2)]
+
+
+def test_arrays_without_targets_have_empty_ones() -> None:
+    assert next(ArraySplit(np.zeros((3, 2)), None).batches(2)).targets.shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (
+            {"ids": np.zeros((3, 2)), "mask": np.zeros((2, 2))},
+            np.zeros(3),
+            r"x\['mask'\] has 2 examples, expected 3",
+        ),
+        ((np.zeros(3), np.full(3, np.nan)), np.zeros(3), r"x\[1\] holds NaN or infinity"),
+        ({"ids": np.zeros(3)}, np.zeros(2), "y has 2 examples, expected 3"),
+        ({}, np.zeros(2), "x is empty"),
+    ],
+)
+def test_the_array_that_does_not_fit_is_named(x: object, y: np.ndarray, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        ArraySplit(x, y)

@@ -1,0 +1,116 @@
+"""A family of small text encoders: the layers of BERT (Devlin et al. 2019), normalised before instead of after.
+
+The defaults are the uncompressed baseline; a spec searches the arguments under `space.architecture`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    """Every token looks at every token that the mask lets through.
+
+    Args:
+        width: numbers per token.
+        heads: looks at once, each `head_dim` numbers wide.
+        head_dim: of the queries, keys and values of a head.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = heads, head_dim
+        self.query = nn.Linear(width, heads * head_dim)
+        self.key = nn.Linear(width, heads * head_dim)
+        self.value = nn.Linear(width, heads * head_dim)
+        self.output = nn.Linear(heads * head_dim, width)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens `(N, T, width)` after a look; `mask` is added to the scores, `(N, 1, 1, T)`."""
+        examples, length, _ = tokens.shape
+        shape = (examples, length, self.num_heads, self.head_dim)
+        query, key, value = (
+            layer(tokens).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed: torch.Tensor = self.output(seen.transpose(1, 2).reshape(examples, length, -1))
+        return mixed
+
+
+class Block(nn.Module):
+    """Attention, then two linear layers for each token on its own; both add to what came in."""
+
+    def __init__(self, width: int, heads: int, head_dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, head_dim)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens `(N, T, width)` after the block."""
+        tokens = tokens + self.dropout(self.attention(self.norm1(tokens), mask))
+        added: torch.Tensor = self.dropout(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
+        return tokens + added
+
+
+class TextEncoder(nn.Module):
+    """Token and position embeddings, blocks, the mean over the words, and one linear layer.
+
+    Args:
+        vocabulary: number of token ids.
+        length: most tokens in a text.
+        classes: number of outputs.
+        depth: number of blocks.
+        width: numbers per token.
+        heads: attention heads in a block, `head_dim` numbers wide each.
+        head_dim: see `heads`.
+        mlp_ratio: hidden units of a block, as a multiple of `width`.
+        dropout: share of numbers dropped in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int = 2000,
+        length: int = 32,
+        classes: int = 77,
+        depth: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        head_dim: int = 32,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.places = nn.Embedding(length, width)
+        self.numbers: torch.Tensor
+        self.register_buffer("numbers", torch.arange(length), persistent=False)
+        hidden = max(1, round(width * mlp_ratio))
+        self.blocks = nn.ModuleList(Block(width, heads, head_dim, hidden, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+        self.apply(_initialise)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits `(N, classes)` of token ids `(N, T)`; the mask `(N, T)` is 0 where there is only padding."""
+        tokens = self.dropout(self.words(ids) + self.places(self.numbers[: ids.shape[1]]))
+        kept = mask.to(tokens.dtype)
+        hidden = ((1.0 - kept) * -1e4)[:, None, None, :]
+        for block in self.blocks:
+            tokens = block(tokens, hidden)
+        kept = kept.unsqueeze(-1)
+        mean = (self.norm(tokens) * kept).sum(1) / kept.sum(1).clamp(min=1.0)
+        logits: torch.Tensor = self.head(self.dropout(mean))
+        return logits
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
