@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +173,8 @@ def export(
             hold (and the study's own, but for those on the same metrics), ranked by `minimize` or `maximize`.
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
-        formats: file formats; `onnx` is the one of the built-in target.
+        formats: `onnx`, the artifact with the file of the built-in target; or `pretrained`: the float weights and the
+            configuration of a model of transformers, for `from_pretrained` of its own class.
 
     Returns:
         The artifact's folder.
@@ -182,16 +183,19 @@ def export(
         ParityError: the exported file does not predict what the measured candidate predicts; nothing is written.
         ArtifactError: the folder cannot be written.
     """
-    from autoprune.export.trial import export_trial
+    from autoprune.export.trial import export_pretrained, export_trial
     from autoprune.study import Study
 
-    if unknown := set(formats) - {"onnx"}:
-        raise BadInput(f"export: unknown format {', '.join(sorted(unknown))}; known is onnx")
+    writers = {"onnx": export_trial, "pretrained": export_pretrained}
+    if len(formats) != 1 or formats[0] not in writers:
+        given = ", ".join(formats) or "none"
+        raise BadInput(f"export: got the format {given}; known is one of {', '.join(writers)}")
     folder, chosen = _locate(trial, number)
     study = Study.open(folder)
     found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
-    to = study.folder / "export" / str(found.number) if to is None else Path(to)
-    return export_trial(study, found, _evaluator(study, task), to)
+    name = str(found.number) if formats[0] == "onnx" else f"{found.number}-{formats[0]}"
+    to = study.folder / "export" / name if to is None else Path(to)
+    return writers[formats[0]](study, found, _evaluator(study, task), to)
 
 
 def report(run: str | Path, *, open_browser: bool = False) -> Path:
@@ -207,22 +211,33 @@ def report(run: str | Path, *, open_browser: bool = False) -> Path:
     return path
 
 
-def check(reference: str, folder: Path | None = None) -> list[Check]:
-    """Run the contract tests on an object that a user wrote: a task, technique, target or sampler."""
+def check(
+    reference: str, folder: Path | None = None, *, inputs: Sequence[str] = (), deep: bool = False
+) -> list[Check] | dict[str, Any]:
+    """What can be searched about a network (see `inspect`); the contract tests of any other object of a user's.
+
+    Args:
+        reference: a network, task, technique, target or sampler.
+        folder: where a relative file is looked for.
+        inputs: what the network takes, as shapes; see `inspect.parsed`.
+        deep: make one trial of a network.
+    """
     from autoprune.contracts import check_object
+    from autoprune.inspect import find, inspect, is_network
     from autoprune.targets import load_target
     from autoprune.task import load_task
 
-    found = resolve(reference, folder=folder or Path.cwd())
-    return check_object(
-        found, load_task("digits", Path.cwd(), {}), load_target("onnxruntime", Path.cwd(), {})
-    )
+    here = folder or Path.cwd()
+    if is_network(reference, here):
+        return inspect(*find(reference, list(inputs), here), deep=deep)
+    found = resolve(reference, folder=here)
+    return check_object(found, load_task("digits", here, {}), load_target("onnxruntime", here, {}))
 
 
 def listing() -> dict[str, list[str]]:
     """What is built in, by kind."""
     from autoprune.search.samplers import BUILT_IN as SAMPLERS
-    from autoprune.spec.sections import AWARE, CRITERIA, SCHEDULES
+    from autoprune.spec import sections
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
 
@@ -230,10 +245,12 @@ def listing() -> dict[str, list[str]]:
         "task": sorted(TASKS),
         "target": sorted(TARGETS),
         "sampler": sorted(SAMPLERS),
-        "criterion": list(CRITERIA),
-        "schedule": list(SCHEDULES),
+        "criterion": list(sections.CRITERIA),
+        "granularity": ["channel", "head", "block", "unstructured", "n_m"],
+        "schedule": list(dict.fromkeys((*sections.SCHEDULES, *sections.SPARSITY_SCHEDULES))),
         "distillation": ["logits"],
-        "quantizer": list(AWARE),
+        "quantizer": list(sections.AWARE),
+        "coding": list(sections.CODINGS),
         "spec": sorted(path.stem for path in search_spaces_folder().glob("*.yaml")),
     }
 

@@ -226,7 +226,7 @@ def export(
     maximize: Annotated[
         str | None, typer.Option(metavar="METRIC", help="The best has the most of it.")
     ] = None,
-    formats: Annotated[str, typer.Option("--format", help="File formats, comma-separated.")] = "onnx",
+    formats: Annotated[str, typer.Option("--format", help="onnx, or pretrained (transformers).")] = "onnx",
 ) -> None:
     """Write a candidate as files that run.
 
@@ -294,19 +294,41 @@ def list_built_in(as_json: JsonOption = False) -> None:
 @_command("check")
 def check(
     reference: Annotated[
-        str, typer.Argument(metavar="FILE:NAME", help="A task, technique, target or sampler.")
+        str,
+        typer.Argument(
+            metavar="FILE:NAME", help="A network, or a task, technique, target or sampler of your own."
+        ),
     ],
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a network takes: 1x3x32x32, ids=1x16:int. Without: example_inputs() in its file."
+        ),
+    ] = None,
+    deep: Annotated[bool, typer.Option(help="Prune, quantize, export and reload a network once.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run the contract tests on an object of your own.
+    """Say what can be searched about a network; run the contract tests on anything else.
 
-    The exit code is 2 when it breaks one.
+    The exit code is 2 when a search could not live with it.
     """
     from autoprune import api
-    from autoprune.report.tables import make_console, print_checks
+    from autoprune.report.tables import make_console, print_checks, print_inspection
 
-    checks = api.check(reference)
-    print_checks(make_console(), checks)
-    if not all(one.ok for one in checks):
+    found = api.check(reference, inputs=input or [], deep=deep)
+    if isinstance(found, list):
+        if as_json:
+            _print_json([one._asdict() for one in found])
+        else:
+            print_checks(make_console(), found)
+        is_fine = all(one.ok for one in found)
+    else:
+        if as_json:
+            _print_json(found)
+        else:
+            print_inspection(make_console(), found)
+        is_fine = not found["problems"]
+    if not is_fine:
         raise typer.Exit(BROKEN)
 
 

@@ -189,9 +189,9 @@ def test_what_a_profile_is_busy_with_does_not_mix_with_its_json(monkeypatch):
 def test_a_broken_contract_is_an_exit_code(monkeypatch):
     from autoprune.contracts import Check
 
-    replaced(monkeypatch, "check", lambda reference: [Check("it runs", True, "")])
+    replaced(monkeypatch, "check", lambda reference, **_: [Check("it runs", True, "")])
     assert run("check", "mine.py:Task").exit_code == 0
-    replaced(monkeypatch, "check", lambda reference: [Check("it runs", False, "ValueError: no")])
+    replaced(monkeypatch, "check", lambda reference, **_: [Check("it runs", False, "ValueError: no")])
     result = run("check", "mine.py:Task")
     assert result.exit_code == 2 and "BROKEN  it runs" in result.stdout
 

@@ -70,6 +70,8 @@ def print_profile(console: Console, profile: Mapping[str, Any]) -> None:
         if table.row_count:
             console.print(table)
             console.print()
+    for warning in profile.get("warnings", ()):
+        console.print(Text(warning), style="yellow")
     seconds = profile.get("seconds", {})
     if seconds:
         console.print(
@@ -106,7 +108,7 @@ def _values(choice: Mapping[str, Any]) -> str:
 def _groups(profile: Mapping[str, Any]) -> Table:
     table = _table("Groups of layers that are pruned together", "group", "channels", "ratio", "layers")
     for group in profile["techniques"].get("prune", {}).get("groups", ()):
-        choice = profile["choices"].get(f"prune.{group['name']}.ratio")
+        choice = profile["choices"].get(group.get("ratio", f"prune.{group['name']}.ratio"))
         ratio = _values(choice) if choice else f"frozen: {group['reason'] or 'left out of the space'}"
         _add(table, group["name"], group["channels"], ratio, ", ".join(group["layers"]))
     return table
@@ -114,19 +116,23 @@ def _groups(profile: Mapping[str, Any]) -> Table:
 
 def _quantizable(profile: Mapping[str, Any]) -> Table:
     table = _table("Layers and their bits", "layer", "kind", "weight bits", "activation bits", "")
-    for layer in profile["techniques"].get("quantize", {}).get("layers", ()):
-        bits = [
+    layers = profile["techniques"].get("quantize", {}).get("layers", ())
+    stays: dict[str, list[Mapping[str, Any]]] = {}
+    for layer in layers:
+        if layer["reason"]:
+            stays.setdefault(layer["reason"], []).append(layer)
+            continue
+        choices = [
             profile["choices"].get(f"quantize.{layer['name']}.{kind}_bits")
             for kind in ("weight", "activation")
         ]
-        listed = [_values(choice) if choice else "32" for choice in bits]
-        _add(
-            table,
-            layer["name"],
-            layer["kind"],
-            *listed,
-            f"float: {layer['reason']}" if layer["reason"] else "",
-        )
+        fixed = layer.get("fixed")
+        listed = [_values(choice) if choice else "" if fixed else "32" for choice in choices]
+        _add(table, layer["name"], layer["kind"], *listed, f"fixed at {fixed} bits" if fixed else "")
+    for reason, alike in stays.items():
+        names, kinds = ", ".join(layer["name"] for layer in alike[:2]), {layer["kind"] for layer in alike}
+        more = f" and {len(alike) - 2} more" if len(alike) > 2 else ""
+        _add(table, names + more, ", ".join(sorted(kinds)), "32", "32", f"float: {reason}")
     return table
 
 
@@ -209,6 +215,62 @@ def print_checks(console: Console, checks: Sequence[Checked]) -> None:
         console.print(Text(check.name))
         if check.message:
             console.print(Text(f"        {check.message}"))
+
+
+def print_inspection(console: Console, found: Mapping[str, Any]) -> None:
+    """What can be searched about a network, and what not, and why."""
+    console.print(f"[bold]{found['model']}[/bold]: {found['params']:,} parameters")
+    for sentence in (*found["problems"], *found["warnings"]):
+        console.print(Text(sentence, style="red" if sentence in found["problems"] else "yellow"))
+    if found["problems"]:
+        return
+    for tried in found["ways"]:
+        line = f"{tried['way']}: {tried['groups']} groups, half of them are {tried['share']:.0%} of the parameters"
+        console.print(Text(line + (f"; {tried['reason']}" if tried["reason"] else ""), style="dim"))
+    console.print()
+    console.print(_groups_table(found["groups"]))
+    console.print(_stays_table("stays whole", found["frozen"]))
+    bits = f"bits: {len(found['quantizable'])} layers can be quantized"
+    console.print(Text(bits))
+    if found["not_quantizable"]:
+        console.print(_stays_table("stays float", found["not_quantizable"]))
+    for operation, line in found["unknown"].items():
+        console.print(Text(f"{operation} is not followed ({line or 'in torch'})", style="yellow"))
+    if "pruned_params" in found:
+        _print_trial(console, found)
+
+
+def _groups_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for column in ("can be pruned", "units", "kind", "with", ""):
+        table.add_column(column, justify="right" if column == "units" else "left")
+    for group in groups:
+        others = ", ".join(layer for layer in group["layers"] if layer != group["name"])
+        proven = "" if group["proven"] else f"unproven: {group['reason']} {group['line']}"
+        table.add_row(Text(group["name"]), str(group["units"]), group["kind"], Text(others), Text(proven))
+    return table
+
+
+def _stays_table(title: str, layers: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for column in (title, "because", "line"):
+        table.add_column(column)
+    for layer in layers:
+        table.add_row(Text(layer["layer"]), Text(layer["reason"]), Text(layer.get("line", "")))
+    return table
+
+
+def _print_trial(console: Console, found: Mapping[str, Any]) -> None:
+    left = found["pruned_params"] / found["params"]
+    console.print(f"one trial: {found['pruned_params']:,} parameters left ({left:.0%})")
+    for step in ("zeroed_check", "export", "int8", "parity", "load"):
+        console.print(
+            Text(
+                f"{'ok      ' if found[step] else 'FAILED  '}{step}", style="green" if found[step] else "red"
+            )
+        )
+    for step, reason in found["reasons"].items():
+        console.print(Text(f"        {step}: {reason}"))
 
 
 def print_listing(console: Console, listing: Mapping[str, Sequence[str]]) -> None:
