@@ -7,13 +7,10 @@ the same as on a hundred machines.
 
 from __future__ import annotations
 
-import copy
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -30,12 +27,17 @@ from autoprune.candidate import (
     variants,
     weights_of,
 )
+from autoprune.clock import Clock
 from autoprune.compress import techniques_of
+from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context
-from autoprune.errors import AutopruneError, RunFolderError, TaskError, raised
+from autoprune.deployed import stored_bytes
+from autoprune.errors import AutopruneError, RunFolderError, SpecError, TaskError, raised
+from autoprune.frozen import freeze, unmatched
 from autoprune.record import Evaluation, Request
 from autoprune.space import Choice, Choices, Space, Value
 from autoprune.spec import Spec
+from autoprune.stretch import stretch
 from autoprune.targets import Measurement, Runnable, Target, load_target
 from autoprune.task import (
     ArraySplit,
@@ -46,9 +48,12 @@ from autoprune.task import (
     evaluate_metrics,
     example_inputs,
     load_task,
+    model_problems,
 )
+from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, recalibrate, train
 
+SIZE = "size_bytes"
 RECALIBRATION_BATCHES = 10
 PROBE_STEPS = 4
 
@@ -72,7 +77,9 @@ class Evaluator:
         self.task: Task = task or load_task(spec.task.use, spec.folder, spec.task.arguments)
         self.target: Target = load_target(spec.target.use, spec.folder, spec.target.arguments)
         self.techniques = techniques_of(spec)
-        self.settings = TrainSettings(**spec.train_settings(), max_seconds=max_seconds)
+        on_gpu = spec.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+        device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+        self.settings = TrainSettings(**spec.train_settings(), device=device, max_seconds=max_seconds)
         self._data: Data | None = None
         self._reference: nn.Module | None = None
         self.baseline: dict[str, float] = {}  # metrics of the uncompressed network, once they are known
@@ -89,6 +96,8 @@ class Evaluator:
         except Exception as error:
             raise TaskError(f"the task's data() {raised(error)}") from error
         check_task(self.task, data)
+        for technique in self.techniques:
+            technique.check(self.task, data)
         return data
 
     def shareable_data(self) -> Data | None:
@@ -132,18 +141,21 @@ class Evaluator:
         return self._reference
 
     def train_reference(self) -> bytes:
-        """Train the task's own model for the spec's epochs (none: it is taken as pretrained); its weights."""
+        """Train the task's own model for the spec's epochs (none: it is taken as pretrained); its weights.
+
+        Raises:
+            SpecError: a pattern in `train.freeze` names nothing.
+            TaskError: the task cannot be trained.
+        """
         torch.manual_seed(self.spec.seed)
-        model = self.task.model()
-        if self.spec.train.epochs > 0:
+        model, epochs = self.task.model(), self.spec.train.epochs
+        if problems := unmatched(model, self.spec.train.freeze):
+            raise SpecError(problems)
+        freeze(model, self.spec.train.freeze)
+        if epochs > 0:
             try:
-                train(
-                    model,
-                    self.task,
-                    self.data.train,
-                    epochs=self.spec.train.epochs,
-                    settings=self.settings,
-                    seed=self.spec.seed,
+                stretch(
+                    model, self.task, self.data, epochs=epochs, settings=self.settings, seed=self.spec.seed
                 )
             except AutopruneError:
                 raise
@@ -155,7 +167,7 @@ class Evaluator:
 
     def evaluate(self, request: Request) -> Evaluation:
         """The evaluation that answers a request. What goes wrong in it is recorded, not raised."""
-        choices, context, clock = Choices(request.choices), self.context(), _Clock()
+        choices, context, clock = Choices(request.choices), self.context(), Clock()
         result = Evaluation(request.trial, request.rung, "finished", request.choices, seed=self.spec.seed)
         try:
             self._evaluate(request, choices, context, result, clock)
@@ -165,7 +177,7 @@ class Evaluator:
         return result
 
     def _evaluate(
-        self, request: Request, choices: Choices, context: Context, result: Evaluation, clock: _Clock
+        self, request: Request, choices: Choices, context: Context, result: Evaluation, clock: Clock
     ) -> None:
         if reason := self.target.supports(request.choices):
             result.state, result.reason = "rejected", reason
@@ -173,7 +185,7 @@ class Evaluator:
         with clock.time("build"):
             model, rung = self._start(request, choices, context)
             result.metrics.update(self.price(model, choices))
-        if broken := self._broken(result.metrics):
+        if broken := self._broken(result.metrics, context):
             result.state, result.reason = "rejected", broken
             return
         with clock.time("train"):
@@ -182,6 +194,7 @@ class Evaluator:
         with clock.time("deploy"):
             deployed, runnable = self.deploy(model, choices, context)
             context.structure["layers"] = cost.layer_table(deployed, self.example)
+            result.metrics.update(self.stored(deployed, context))
         with clock.time("validate"):
             result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
         with clock.time("measure"):
@@ -211,13 +224,20 @@ class Evaluator:
             bits.update(technique.bits(model, choices))
         return cost.count(model, self.example, bits)
 
+    def stored(self, deployed: nn.Module, context: Context) -> dict[str, float]:
+        """The size of the weight file where that depends on the weights: what `price` says is the most it can be."""
+        coding = coding_of(context.structure)
+        return {} if coding == "none" else {SIZE: float(stored_bytes(deployed, coding))}
+
     def context(self) -> Context:
         """A fresh context for one candidate."""
-        return Context(self.task, self.data, self.target, self.reference, seed=self.spec.seed)
+        return Context(
+            self.task, self.data, self.target, self.reference, seed=self.spec.seed, settings=self.settings
+        )
 
     @property
-    def example(self) -> torch.Tensor:
-        """Inputs of batch size 1."""
+    def example(self) -> Inputs:
+        """Inputs of batch size 1, in the form that the network takes."""
         return example_inputs(self.data)
 
     def _start(self, request: Request, choices: Choices, context: Context) -> tuple[nn.Module, int]:
@@ -229,12 +249,13 @@ class Evaluator:
             model = technique.apply(model, choices, context)
         return model, -1
 
-    def _broken(self, metrics: Mapping[str, float]) -> str:
+    def _broken(self, metrics: Mapping[str, float], context: Context) -> str:
         """Which constraints on computable costs do not hold, in words; empty when all do."""
+        coded = coding_of(context.structure) != "none"  # its size depends on the weights as trained
         broken = [
             f"{constraint} (got {metrics[constraint.metric]:.6g})"
             for constraint in self.spec.constraints
-            if self.baseline and constraint.is_computable
+            if self.baseline and constraint.is_computable and not (coded and constraint.metric == SIZE)
             if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)
@@ -267,9 +288,11 @@ class Evaluator:
                     model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=self.spec.seed
                 )
             return
-        trained = model
+        freeze(model, self.spec.train.freeze)
+        trained, kept = model, split
         for technique in self.techniques:
             trained = technique.wrap(trained, choices, context)
+            kept = technique.train_on(kept, choices, context)
 
         def loss(outputs: Any, batch: Batch, value: torch.Tensor) -> torch.Tensor:
             for technique in self.techniques:
@@ -282,16 +305,18 @@ class Evaluator:
 
         usual = self.settings.learning_rate
         rate = request.learning_rate or choices.number("train.learning_rate", usual)
-        train(
+        compiled = stretch(
             trained,
             self.task,
-            split,
+            replace(self.data, train=kept),
             epochs=epochs,
             settings=replace(self.settings, learning_rate=rate),
             loss=loss,
             on_step=on_step,
             seed=self.spec.seed + 1000 * (rung + 1),
         )
+        if compiled:
+            context.structure["train"] = {"compiled": compiled}
 
     # -- what is known before the first trial --------------------------------------------------------------------
 
@@ -316,7 +341,12 @@ class Evaluator:
                 details.setdefault(technique.name, technique.describe(model, self.example))
         if self.spec.space.learning_rate is not None:
             choices["train.learning_rate"] = self.spec.space.learning_rate
-        return {"choices": Space(choices).to_json(), "techniques": details}
+        problems = model_problems(self.task.model(), self.example)
+        return {
+            "choices": Space(choices).to_json(),
+            "techniques": details,
+            "warnings": [problem.sentence for problem in problems if problem.severity == "warning"],
+        }
 
     def price_point(self, point: dict[str, Value]) -> dict[str, float]:
         """The exact costs of a point, untrained."""
@@ -325,9 +355,11 @@ class Evaluator:
         return self.price(model, choices)
 
     def seconds_per_epoch(self) -> float:
-        """What one epoch on the uncompressed network takes here, from a few steps."""
+        """What one epoch on the uncompressed network takes here, from a few steps of our loop."""
         steps = len(self.data.train) / self.settings.batch_size
-        model = copy.deepcopy(self.reference).requires_grad_(True)
+        model = self.task.model()
+        model.load_state_dict(self.reference.state_dict())
+        freeze(model, self.spec.train.freeze)
         share = min(1.0, PROBE_STEPS / steps)
         summary = train(
             model, self.task, self.data.train, epochs=share, settings=self.settings, seed=self.spec.seed
@@ -337,23 +369,3 @@ class Evaluator:
 
 def _shapes(model: nn.Module) -> list[torch.Size]:
     return [parameter.shape for parameter in model.parameters()]
-
-
-class _Clock:
-    """Wall seconds of an evaluation by stage; `stage` is the one under way, for the message when it fails."""
-
-    def __init__(self) -> None:
-        self.stage = "start"
-        self._spent: dict[str, float] = {}
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        self.stage, start = stage, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._spent[stage] = time.perf_counter() - start
-
-    def seconds(self) -> dict[str, float]:
-        """By stage, and `total`."""
-        return {**self._spent, "total": sum(self._spent.values())}

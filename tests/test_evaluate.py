@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_task import TinyTask
+from torch import nn
 
 from autoprune.errors import RunFolderError, SpecError, TaskError
 from autoprune.evaluate import Evaluator
 from autoprune.record import Evaluation, Request
 from autoprune.space import Space
 from autoprune.spec import load_spec
+from autoprune.task import Budget, Data
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +171,54 @@ def test_use_before_data_and_reference_is_a_plain_error(tiny_spec: dict[str, Any
 
 def test_seconds_per_epoch_is_a_positive_estimate(evaluator: Evaluator) -> None:
     assert 0 < evaluator.seconds_per_epoch() < 60
+
+
+def test_frozen_layers_keep_the_weights_of_the_reference(tiny_spec: dict[str, Any]) -> None:
+    from safetensors.torch import load
+
+    tiny_spec["train"]["freeze"] = ["stem"]
+    made = make_evaluator(tiny_spec, {})
+    fresh = TinyTask().model().state_dict()
+    assert made.reference.stem[0].weight.shape == fresh["stem.0.weight"].shape
+    before = made.reference.stem[0].weight
+    point = Space.from_json(made.describe()["choices"]).neutral()
+    after = load(done(made.evaluate(Request(0, 1, point))).checkpoint or b"")
+    assert torch.equal(after["stem.0.weight"], before)
+    assert not torch.equal(after["linear.weight"], made.reference.linear.weight)
+
+
+def test_a_frozen_layer_that_is_not_there_is_named(tiny_spec: dict[str, Any]) -> None:
+    tiny_spec["train"]["freeze"] = ["stemm.*"]
+    with pytest.raises(SpecError, match="train.freeze: 'stemm.\\*' names no layer of the model"):
+        make_evaluator(tiny_spec, {})
+
+
+def test_a_task_may_train_itself(tiny_spec: dict[str, Any]) -> None:
+    budgets: list[Budget] = []
+
+    def fit(model: nn.Module, data: Data, budget: Budget) -> nn.Module:
+        budgets.append(budget)
+        optimizer = torch.optim.SGD(model.parameters(), budget.learning_rate, momentum=0.9)
+        for batch in data.train.batches(budget.batch_size, shuffle=budget.seed):
+            optimizer.zero_grad()
+            budget.loss(model(batch.inputs), batch).backward()
+            optimizer.step()
+        return model
+
+    spec = load_spec({**tiny_spec, "train": {**tiny_spec["train"], "compile": True}})
+    task = TinyTask()
+    task.fit = fit  # type: ignore[attr-defined]
+    made = Evaluator(spec, task)
+    made.attach_data(None)
+    made.attach_reference(made.train_reference())
+    space = Space.from_json(made.describe()["choices"])
+    point = {**compressed(space), "quantize.aware": "qat", "distill.kd_weight": 1.0}
+    result = done(made.evaluate(Request(0, 1, point)))
+    assert [budget.epochs for budget in budgets] == [3, 1]
+    assert result.metrics["accuracy"] > 50
+    assert result.structure["train"] == {"compiled": "not compiled: the task trains itself"}
+
+
+def test_what_is_odd_about_the_model_is_in_the_description(tiny_spec: dict[str, Any]) -> None:
+    made = make_evaluator(tiny_spec, {})
+    assert made.describe()["warnings"] == []

@@ -1,41 +1,40 @@
-"""Which channels of a group matter least: one function each, `(group, model) -> scores`.
+"""Which units of a group matter least: one function each, `(group, model) -> scores`.
 
-A criterion gives every channel of a group a score; the lowest are cut. Groups are scored one by one, each for
-its own ratio, so scores need not compare between groups. Within a group that spans several layers, each
-layer's scores are divided by their mean and then averaged: a layer with large weights does not outvote the
-others. torch-pruning's own classes are not used: its FPGM squares the weights before it takes distances, and
-its Taylor score adds up absolute values of a gradient averaged over batches, which is not what the paper
-compares.
+A criterion gives every unit of a group (a channel, a head, ...) a score; the lowest are cut. Groups are scored one
+by one, each for its own ratio, so scores need not compare between groups. Within a group that spans several
+layers, each layer's scores are divided by their mean and then averaged: a layer with large weights does not outvote
+the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from autoprune.compress.dependency import gradients_everywhere
-from autoprune.compress.groups import Group, Member
 from autoprune.errors import BadInput
 from autoprune.references import nearest
+from autoprune.structure import Group, Slice
 from autoprune.task import Batch, Task
+from autoprune.tensors import call
 
 Criterion = Callable[[Group, nn.Module], torch.Tensor]
 
 
 def l1(group: Group, model: nn.Module) -> torch.Tensor:
-    """Sum of the absolute weights that make a channel (Li et al. 2017, https://arxiv.org/abs/1608.08710)."""
+    """Sum of the absolute weights that make a unit (Li et al. 2017, https://arxiv.org/abs/1608.08710)."""
     return _over_layers(group, model, lambda rows: rows.abs().sum(1))
 
 
 def l2(group: Group, model: nn.Module) -> torch.Tensor:
-    """Euclidean norm of the weights that make a channel (He et al. 2018, https://arxiv.org/abs/1808.06866)."""
+    """Euclidean norm of the weights that make a unit (He et al. 2018, https://arxiv.org/abs/1808.06866)."""
     return _over_layers(group, model, lambda rows: rows.norm(dim=1))
 
 
 def fpgm(group: Group, model: nn.Module) -> torch.Tensor:
-    """Summed distance to all other filters of the layer: small for one that the others can stand in for.
+    """Summed distance to all other units of the layer: small for one that the others can stand in for.
 
     Filter pruning via geometric median (He et al. 2019, https://arxiv.org/abs/1811.00250, eq. 4 and 5).
     """
@@ -43,38 +42,40 @@ def fpgm(group: Group, model: nn.Module) -> torch.Tensor:
 
 
 def taylor(group: Group, model: nn.Module) -> torch.Tensor:
-    """Squared first-order change of the loss when a channel is zeroed, from the gradients of one batch.
+    """Squared first-order change of the loss when a unit is zeroed, from the gradients of one batch.
 
-    For a gate of 1 on a channel that is its gradient, squared (Molchanov et al. 2019,
-    https://arxiv.org/abs/1906.10771, eq. 8). Gates where the channel is read, behind norm and activation,
+    For a gate of 1 on a unit that is its gradient, squared (Molchanov et al. 2019,
+    https://arxiv.org/abs/1906.10771, eq. 8). Gates where the unit is read, behind norm and activation,
     need no hooks: their gradient is Σ weight × gradient over the weights that read it. `score` sums over
     batches.
     """
-    total = torch.zeros(group.channels)
-    for reader in group.readers:
-        weight = model.get_parameter(f"{reader.layer}.weight")
-        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        change = _columns(model, reader, (weight * gradient).detach()).sum(1)
-        total.index_add_(0, torch.tensor(reader.channels), change.cpu().float())
+    total = torch.zeros(group.units)
+    for part in group.role("reads") or group.role("writes"):
+        weight = _tensor(model, part)
+        if weight.grad is not None:
+            total += _rows(part, (weight * weight.grad).detach()).sum(1).cpu().float()
     return total.square()
 
 
 def bn_scale(group: Group, model: nn.Module) -> torch.Tensor:
-    """Absolute scale of the BatchNorm behind a channel (Liu et al. 2017, https://arxiv.org/abs/1708.06519).
+    """Absolute scale of the BatchNorm behind a unit (Liu et al. 2017, https://arxiv.org/abs/1708.06519).
 
     A group without such a norm is scored by `l1`.
     """
-    norms = [norm for norm in group.norms if getattr(model.get_submodule(norm.layer), "affine", False)]
-    if not norms:
+    scales = [part for part in group.role("follows") if _is_norm_scale(model, part)]
+    if not scales:
         return l1(group, model)
-    scales = [model.get_parameter(f"{norm.layer}.weight").detach().abs() for norm in norms]
-    parts = [scale[list(norm.rows)] for scale, norm in zip(scales, norms, strict=True)]
-    return _average(group, norms, parts)
+    return _average([_rows(part, _tensor(model, part).detach().abs()).sum(1) for part in scales])
+
+
+def _is_norm_scale(model: nn.Module, part: Slice) -> bool:
+    norm = isinstance(model.get_submodule(part.layer), nn.modules.batchnorm._BatchNorm)
+    return norm and part.tensor.endswith(".weight")
 
 
 def random(group: Group, model: nn.Module) -> torch.Tensor:  # noqa: ARG001 - the signature of a criterion
     """A score drawn from torch's global generator: the baseline that a criterion has to beat."""
-    return torch.rand(group.channels)
+    return torch.rand(group.units)
 
 
 BUILT_IN: dict[str, Criterion] = {
@@ -104,7 +105,7 @@ def load_criterion(name: str) -> Criterion:
 def score(
     name: str, groups: Sequence[Group], model: nn.Module, task: Task, batches: Iterable[Batch]
 ) -> dict[str, torch.Tensor]:
-    """Scores of every channel of `groups`, by group name; the lowest are the ones to cut.
+    """Scores of every unit of `groups`, by group name; the lowest are the ones to cut.
 
     Args:
         name: a criterion.
@@ -117,63 +118,53 @@ def score(
     if name not in NEEDS_GRADIENTS:
         with torch.no_grad():
             return {group.name: criterion(group, model) for group in groups}
-    totals = {group.name: torch.zeros(group.channels) for group in groups}
+    totals = {group.name: torch.zeros(group.units) for group in groups}
     with gradients_everywhere(model):
         for batch in batches:
             model.zero_grad(set_to_none=True)
-            task.loss(model(batch.inputs), batch).backward()  # type: ignore[no-untyped-call]
+            task.loss(call(model, batch.inputs), batch).backward()  # type: ignore[no-untyped-call]
             for group in groups:
                 totals[group.name] += criterion(group, model)
         model.zero_grad(set_to_none=True)
     return totals
 
 
+@contextmanager
+def gradients_everywhere(model: nn.Module) -> Iterator[None]:
+    """Let gradients reach every floating parameter, and leave each parameter's flag as it was."""
+    flags: Mapping[nn.Parameter, bool] = {p: p.requires_grad for p in model.parameters()}
+    for parameter in flags:
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+
+
 def _over_layers(
     group: Group, model: nn.Module, measure: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """`measure` on the flattened weights (rows, values) of each layer of the group, averaged over layers."""
-    weights = [model.get_parameter(f"{member.layer}.weight").detach() for member in group.members]
-    parts = [measure(_rows(model, member, w)) for member, w in zip(group.members, weights, strict=True)]
-    return _average(group, group.members, parts)
+    """`measure` on the weights (units, values) of each layer that writes the group, averaged over layers."""
+    return _average([measure(_rows(part, _tensor(model, part).detach())) for part in group.role("writes")])
 
 
-def _rows(model: nn.Module, member: Member, weight: torch.Tensor) -> torch.Tensor:
-    """(rows of the member, values): the part of `weight` that makes each output channel.
-
-    A transposed convolution holds (in, out/groups, ...): row r is made in its group's block of inputs.
-    """
-    layer = model.get_submodule(member.layer)
-    if getattr(layer, "transposed", False):
-        inputs, outputs, *kernel = weight.shape
-        groups = int(layer.groups)  # type: ignore[arg-type]
-        weight = weight.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2).flatten(0, 1)
-    return weight.flatten(1)[list(member.rows)]
+def _tensor(model: nn.Module, part: Slice) -> torch.Tensor:
+    owner, _, name = part.tensor.rpartition(".")
+    tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
+    return tensor
 
 
-def _columns(model: nn.Module, reader: Member, weight: torch.Tensor) -> torch.Tensor:
-    """(columns of the reader, values): the part of `weight` that reads each input channel.
-
-    A grouped convolution holds (out, in/groups, ...): the columns of each group are only in its own rows.
-    """
-    layer = model.get_submodule(reader.layer)
-    if not getattr(layer, "transposed", False):
-        outputs, inputs, *kernel = weight.shape
-        groups = int(getattr(layer, "groups", 1))
-        weight = weight.reshape(groups, outputs // groups, inputs, *kernel).transpose(1, 2).flatten(0, 1)
-    return weight.flatten(1)[list(reader.rows)]
+def _rows(part: Slice, tensor: torch.Tensor) -> torch.Tensor:
+    """(units, values): what of a tensor belongs to each unit."""
+    rows = tensor.movedim(part.axis, 0).flatten(1) if tensor.dim() > 1 else tensor[:, None]
+    units, copies = part.positions.shape
+    chosen = torch.from_numpy(part.positions.reshape(-1)).to(tensor.device)
+    return rows[chosen].reshape(units, copies * rows.shape[1])
 
 
-def _average(group: Group, members: Sequence[Member], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean over layers of each layer's values, divided by their mean first, for each channel of the group.
-
-    A channel that no layer speaks for gets 1, the mean.
-    """
-    total, count = torch.zeros(group.channels), torch.zeros(group.channels)
-    for member, values in zip(members, parts, strict=True):
-        channels, scaled = (
-            torch.tensor(member.channels),
-            values.cpu().float() / values.mean().clamp_min(1e-12).item(),
-        )
-        total.index_add_(0, channels, scaled)
-        count.index_add_(0, channels, torch.ones(len(channels)))
-    return torch.where(count > 0, total / count.clamp_min(1.0), torch.ones(()))
+def _average(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean over layers of each layer's scores, divided by their mean first."""
+    scaled = [part.cpu().float() / part.float().mean().clamp_min(1e-12).item() for part in parts]
+    return torch.stack(scaled).mean(0)

@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels are cut out, so that the network is smaller in every runtime.
+"""Structured pruning: whole channels, heads and widths are cut out, so that the network is smaller in every runtime.
 
 There is one ratio for each group of coupled layers, because layers whose outputs are added up cannot have
 different widths. What was really cut is recorded, original index by original index: nothing more is needed to
@@ -8,6 +8,7 @@ rebuild a candidate from its checkpoint.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +20,13 @@ import torch
 from torch import nn
 
 from autoprune.compress.criteria import load_criterion, score
-from autoprune.compress.cut import check_cut, cut, widths
-from autoprune.compress.groups import Group, find_groups, trace_groups
 from autoprune.compress.technique import Context, Technique
 from autoprune.errors import BadInput, ModelError
 from autoprune.references import nearest
 from autoprune.space import Choice, Choices, Options, Range
+from autoprune.structure import Group, Observed, Structure, analyse, check_cut, frozen_layers, prepared
 from autoprune.task import example_inputs
+from autoprune.tensors import Inputs
 from autoprune.train import recalibrate
 
 if TYPE_CHECKING:
@@ -44,19 +45,22 @@ RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES = 64, 4
 
 
 class Prune(Technique):
-    """Cut the channels that matter least, a share of its own from each coupled group.
+    """Cut the units that matter least, a share of its own from each coupled group.
 
-    `one_shot` scores all channels of the network as it came. `iterative` chooses in three rounds: after each,
+    `one_shot` scores all units of the network as it came. `iterative` chooses in three rounds: after each,
     BatchNorm statistics are estimated anew and what is left is scored again, as in Molchanov et al. 2017
     (https://arxiv.org/abs/1611.06440) but without training in between: that is left to the rungs.
 
     Args:
-        ratio: the choice of a group's share of channels to cut, 0 keeps all. A share is rounded to whole
-            channels and leaves one at least; read the realised widths, not the ratio.
+        ratio: the choice of a group's share of units to cut, 0 keeps all. A share is rounded to whole
+            units and leaves one at least; read the realised widths, not the ratio.
         criterion: the choice of who says what matters least (see criteria).
         schedule: the choice of `one_shot` or `iterative`.
-        include: glob patterns; only groups with a layer that matches one are pruned. Empty means all.
+        include: glob patterns; only groups of which the name or a layer matches one are pruned. Empty means all.
         exclude: glob patterns; groups with a layer that matches one stay.
+        tie: glob patterns; the groups with a layer that matches one share one ratio, `prune.<pattern>.ratio`.
+        unproven: prune groups over which a norm is taken, too (the width of a transformer's embedding): what is left
+            is then normalised otherwise, and no check can tell a right cut from a wrong one.
 
     Raises:
         BadInput: an unknown criterion or schedule.
@@ -71,6 +75,8 @@ class Prune(Technique):
         schedule: Options = Options(("one_shot",), "one_shot"),  # noqa: B008
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
+        tie: tuple[str, ...] = (),
+        unproven: bool = False,
     ) -> None:
         for value in criterion.values:
             load_criterion(str(value))
@@ -78,33 +84,44 @@ class Prune(Technique):
             _rounds(str(value))
         self.ratio, self.criterion, self.schedule = ratio, criterion, schedule
         self.include, self.exclude = tuple(include), tuple(exclude)
-        self._found: tuple[nn.Module, list[Group]] | None = None
+        self.tie, self.unproven = tuple(tie), unproven
+        self._found: tuple[nn.Module, Structure] | None = None
+        self._by_architecture: dict[str, Structure] = {}
 
     def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:  # noqa: ARG002
         """One ratio for each prunable group, the criterion and the schedule; nothing without such a group.
 
         Raises:
-            ModelError: the model cannot be traced.
+            ModelError: the model does not run on the example.
         """
-        ratios: dict[str, Choice] = {
-            _ratio_of(group): self.ratio for group in self.groups(model, example) if not group.reason
-        }
+        free = self.structure(model, example).free
+        ratios: dict[str, Choice] = {self._ratio_of(group): self.ratio for group in free}
         return {**ratios, CRITERION: self.criterion, SCHEDULE: self.schedule} if ratios else {}
 
     def describe(self, model: nn.Module, example: Any) -> dict[str, Any]:
-        """`groups`: name, layers, channels, and the reason why one stays (empty when it is prunable)."""
+        """`groups`: name, kind, layers, channels, the choice of its `ratio`, the reason why one stays (empty when it is
+        prunable) and the line of the model behind that; `ways`: how the structure was looked for; `frozen`: layers that stay whole, and why."""
+        found = self.structure(model, example)
         return {
-            "groups": [
-                {"name": g.name, "layers": list(g.layers), "channels": g.channels, "reason": g.reason}
-                for g in self.groups(model, example)
-            ]
+            "groups": [{**described(group), "ratio": self._ratio_of(group)} for group in found.groups],
+            "ways": found.tried,
+            "way": found.way,
+            "frozen": [
+                {"layer": layer, "reason": reason, "line": line}
+                for layer, (reason, line) in frozen_layers(found.groups).items()
+            ],
+            "unknown": found.unknown,
         }
 
-    def groups(self, model: nn.Module, example: torch.Tensor) -> list[Group]:
-        """The checked groups of `model`; those that the user excluded stay for that reason."""
+    def structure(self, model: nn.Module, example: Inputs) -> Structure:
+        """The checked structure of `model`; groups that the user excluded stay for that reason."""
         if self._found is None or self._found[0] is not model:
-            self._found = (model, [self._filtered(group) for group in find_groups(model, example)])
+            self._found = (model, self._analysed(model, example))
         return self._found[1]
+
+    def _analysed(self, model: nn.Module, example: Inputs) -> Structure:
+        found = analyse(model, example, unproven=self.unproven)
+        return replace(found, groups=[self._filtered(group) for group in found.groups])
 
     def _filtered(self, group: Group) -> Group:
         if group.reason:
@@ -113,38 +130,76 @@ class Prune(Technique):
             return replace(group, reason="not included by the spec")
         return replace(group, reason="excluded by the spec") if _matches(group, self.exclude) else group
 
-    def apply(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
-        """Cut what the choices ask for, in place.
+    def _ratio_of(self, group: Group) -> str:
+        """The choice that decides about a group: its own, or that of the pattern that ties it to others."""
+        pattern = next((p for p in self.tie if _matches(group, (p,))), None)
+        return f"prune.{pattern or group.name}.ratio"
 
-        Records in `context.structure["prune"]`: `removed` (group -> original indices of the channels that
-        went), `widths` (layer -> output channels now), and, where anything was cut, `criterion` and
+    def apply(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
+        """Cut what the choices ask for; the network is returned as the graph that it was lifted to where its own
+        code does not allow the cut, and is changed in place otherwise.
+
+        Records in `context.structure["prune"]`: `removed` (group -> original indices of the units that
+        went), `widths` (layer -> output channels now), and, where anything was cut, `way`, `criterion` and
         `schedule`.
 
         Raises:
-            ModelError: the cut network is not the one with the same channels zeroed.
+            ModelError: the cut network is not the one with the same units zeroed.
         """
         record: dict[str, Any] = {"removed": {}}
-        groups, counts = _wanted(model, choices, context)
-        if counts:
-            record["criterion"] = choices.text(CRITERION, str(self.criterion.neutral))
-            record["schedule"] = choices.text(SCHEDULE, str(self.schedule.neutral))
-            removed = _select(model, groups, counts, record["criterion"], record["schedule"], context)
-            example = example_inputs(context.data)
-            if reason := check_cut(model, example, removed):
-                raise ModelError(f"cannot prune {', '.join(removed)} together: {reason}")
-            cut(model, example, removed)
-            record["removed"] = removed
+        if any(choice.startswith("prune.") and choice.endswith(".ratio") for choice in choices):
+            found = self._structure_of(model, context)
+            wanted = self._wanted(found, choices, context)
+            if wanted:
+                model = self._cut(model, found, wanted, choices, context, record)
         context.structure[self.name] = {**record, "widths": widths(model)}
         return model
 
+    def _structure_of(self, model: nn.Module, context: Context) -> Structure:
+        """The structure of a candidate: that of any other with its architecture."""
+        architecture = json.dumps(context.structure.get("architecture", {}), sort_keys=True)
+        if architecture not in self._by_architecture:
+            self._by_architecture[architecture] = self._analysed(model, example_inputs(context.data))
+        return self._by_architecture[architecture]
+
+    def _wanted(self, found: Structure, choices: Choices, context: Context) -> dict[str, int]:
+        """The groups of which something goes, and how many units. Reads the ratios of this model's groups."""
+        multiple = context.target.channel_multiple
+        counts = {
+            g.name: units_to_cut(g, choices.number(self._ratio_of(g), 0.0), multiple) for g in found.free
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def _cut(
+        self,
+        model: nn.Module,
+        found: Structure,
+        wanted: dict[str, int],
+        choices: Choices,
+        context: Context,
+        record: dict[str, Any],
+    ) -> nn.Module:
+        """The network without `wanted` units of each group."""
+        example = example_inputs(context.data)
+        record["way"] = found.way
+        record["criterion"] = choices.text(CRITERION, str(self.criterion.neutral))
+        record["schedule"] = choices.text(SCHEDULE, str(self.schedule.neutral))
+        network = prepared(model, example, found.way)
+        removed = _select(network, wanted, record["criterion"], record["schedule"], context)
+        if reason := check_cut(network, example, removed, visible=False):
+            raise ModelError(f"cannot prune {', '.join(removed)} together: {reason}")
+        Observed(network, example).cut(removed)
+        record["removed"] = removed
+        return network
+
     def restore(self, model: nn.Module, context: Context) -> nn.Module:
-        """Cut the recorded channels out of a freshly built model, in place."""
-        cut(model, example_inputs(context.data), context.structure[self.name]["removed"])
+        """Cut the recorded units out of a freshly built model."""
+        record, example = context.structure[self.name], example_inputs(context.data)
+        if not record["removed"]:
+            return model
+        model = prepared(model, example, record["way"])
+        Observed(model, example).cut(record["removed"])
         return model
-
-
-def _ratio_of(group: Group) -> str:
-    return f"prune.{group.name}.ratio"
 
 
 def _rounds(schedule: str) -> tuple[float, ...]:
@@ -155,17 +210,32 @@ def _rounds(schedule: str) -> tuple[float, ...]:
 
 
 def _matches(group: Group, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(layer, pattern) for layer in group.layers for pattern in patterns)
+    names = (group.name, *group.layers)
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
-def _wanted(model: nn.Module, choices: Choices, context: Context) -> tuple[list[Group], dict[str, int]]:
-    """The groups of which something goes, and how many units. Reads the ratios of this model's groups."""
-    if not any(name.startswith("prune.") and name.endswith(".ratio") for name in choices):
-        return [], {}
-    groups = [group for group in trace_groups(model, example_inputs(context.data)) if not group.reason]
-    multiple = context.target.channel_multiple
-    counts = {g.name: units_to_cut(g, choices.number(_ratio_of(g), 0.0), multiple) for g in groups}
-    return [g for g in groups if counts[g.name]], {name: count for name, count in counts.items() if count}
+def described(group: Group) -> dict[str, Any]:
+    """A group as plain data."""
+    return {
+        "name": group.name,
+        "kind": group.kind,
+        "layers": list(group.layers),
+        "channels": group.channels,
+        "units": group.units,
+        "reason": group.reason,
+        "proven": not group.reason and not group.unproven,
+        "line": group.line,
+    }
+
+
+def widths(model: nn.Module) -> dict[str, int]:
+    """Output channels of every convolution and linear layer, as they really are."""
+    found = {}
+    for name, module in model.named_modules():
+        width = getattr(module, "out_features", getattr(module, "out_channels", None))
+        if isinstance(width, int):
+            found[name] = width
+    return found
 
 
 def units_to_cut(group: Group, ratio: float, channel_multiple: int = 1) -> int:
@@ -182,38 +252,39 @@ def units_to_cut(group: Group, ratio: float, channel_multiple: int = 1) -> int:
 
 
 def _select(
-    model: nn.Module,
-    groups: Sequence[Group],
-    counts: Mapping[str, int],
-    criterion: str,
-    schedule: str,
-    context: Context,
+    model: nn.Module, wanted: Mapping[str, int], criterion: str, schedule: str, context: Context
 ) -> dict[str, list[int]]:
-    """The channels to cut, `counts` units of each group, chosen in the rounds of the schedule.
+    """The units to cut, so many of each group, chosen in the rounds of the schedule.
 
     Rounds are made on a copy: `model` itself is cut once, as `restore` will cut it.
     """
-    channels = {group.name: group.channels for group in groups}
-    left = {name: list(range(count)) for name, count in channels.items()}
+    groups = _present(model, wanted, context)
+    left = {group.name: list(range(group.units)) for group in groups}
     done = dict.fromkeys(left, 0)
     scratch = model
     for share in _rounds(schedule):
-        due = {name: round(share * count) - done[name] for name, count in counts.items()}
+        due = {name: round(share * count) - done[name] for name, count in wanted.items()}
         scores = _scores(criterion, groups, scratch, context)
-        gone = {g.name: g.channels_of(_lowest(g, scores[g.name], due[g.name])) for g in groups}
+        gone = {name: _lowest(values, due[name]) for name, values in scores.items()}
         for name, places in gone.items():
-            left[name] = [channel for place, channel in enumerate(left[name]) if place not in set(places)]
+            left[name] = [unit for place, unit in enumerate(left[name]) if place not in set(places)]
             done[name] += due[name]
         if share < 1.0:
             scratch = copy.deepcopy(scratch)
-            groups = _after_cutting(scratch, gone, context)
-    return {name: sorted(set(range(channels[name])) - set(kept)) for name, kept in left.items()}
+            _cut_scratch(scratch, gone, context)
+            groups = [g for g in _present(scratch, wanted, context) if g.units == len(left[g.name])]
+    units = {group.name: group.units for group in _present(model, wanted, context)}
+    return {name: sorted(set(range(units[name])) - set(kept)) for name, kept in left.items()}
 
 
-def _lowest(group: Group, scores: torch.Tensor, count: int) -> list[int]:
-    """The `count` units whose channels score lowest on average; of equals, the first."""
-    units = scores.reshape(group.together, group.units).mean(0)
-    return [int(unit) for unit in torch.argsort(units, stable=True)[:count]]
+def _present(model: nn.Module, names: Mapping[str, Any], context: Context) -> list[Group]:
+    """The groups of these names as the network is now."""
+    return [group for group in Observed(model, example_inputs(context.data)).groups if group.name in names]
+
+
+def _lowest(scores: torch.Tensor, count: int) -> list[int]:
+    """The `count` units that score lowest; of equals, the first."""
+    return [int(unit) for unit in torch.argsort(scores, stable=True)[:count]]
 
 
 def _scores(
@@ -225,9 +296,9 @@ def _scores(
         return score(criterion, groups, model, context.task, batches)
 
 
-def _after_cutting(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Context) -> list[Group]:
-    """Cut `model`, in place, recalibrate its BatchNorm layers, and return the same groups as they are now."""
-    cut(model, example_inputs(context.data), gone)
+def _cut_scratch(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Context) -> None:
+    """Cut a copy, in place, and estimate its BatchNorm statistics anew."""
+    Observed(model, example_inputs(context.data)).cut(gone)
     recalibrate(
         model,
         context.data.train,
@@ -235,4 +306,3 @@ def _after_cutting(model: nn.Module, gone: Mapping[str, Sequence[int]], context:
         batches=RECALIBRATION_BATCHES,
         seed=context.seed,
     )
-    return [group for group in trace_groups(model, example_inputs(context.data)) if group.name in gone]

@@ -13,8 +13,11 @@ from functools import partial
 from autoprune.space import Choice, Options, Space, Value
 
 RATIOS = (0.0, 0.25, 0.5)
+SPARSITIES = (0.5, 0.8)
+DROPPED = 0.34
+RANK = 0.4
 INTEGER_BITS = 8
-MOST = 16
+MOST = 20
 
 Point = dict[str, Value]
 
@@ -36,6 +39,7 @@ def anchors(space: Space, neutral: Mapping[str, Value]) -> list[Point]:
 
 def _designs(space: Space, start: Point) -> Iterator[Point]:
     yield start
+    start = _with(space, start, "store.coding", lambda choice: choice.at(1.0))  # coded files are never larger
     integer = _with(space, start, "_bits", _integer_bits)
     for ratio in RATIOS:
         yield _with(space, integer, ".ratio", partial(_nearest, value=ratio))
@@ -44,6 +48,10 @@ def _designs(space: Space, start: Point) -> Iterator[Point]:
     for name in small:
         for value in _others(space[name], start[name]):
             yield {**integer, name: value}
+    yield _with(space, integer, ".drop", lambda choice: choice.at(DROPPED))
+    for sparsity in SPARSITIES:
+        yield _with(space, integer, ".sparsity", partial(_nearest, value=sparsity))
+    yield _with(space, integer, ".rank", partial(_nearest, value=RANK))
     for ratio in RATIOS[1:]:
         yield _with(space, start, ".ratio", partial(_nearest, value=ratio))
     for name, value in small.items():

@@ -17,8 +17,12 @@ from autoprune.space import Options, Space, Value
 from autoprune.spec import Spec
 
 LATENCY = "latency_ms"
-# Latency is only measured at the ends of the space, and the fastest point need not be one of them.
-LATENCY_MARGIN = 0.7
+SIZE = "size_bytes"
+CODING = "store.coding"
+# Latency is only measured at the ends of the space, and the fastest point need not be one of them. The size of a
+# coded file depends on the weights as trained.
+MARGIN = 0.7
+MOST_COMPRESSED = (".ratio", ".sparsity", ".drop")
 
 
 class Caller(Protocol):
@@ -63,8 +67,8 @@ def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -
     for constraint in constraints:
         limit = constraint.limit(baseline)
         low, high = ranges.get(constraint.metric, (float("-inf"), float("inf")))
-        if constraint.metric == LATENCY:
-            low *= LATENCY_MARGIN
+        if constraint.metric == LATENCY or (constraint.metric == SIZE and CODING in profile["choices"]):
+            low *= MARGIN
         beyond = limit < low if constraint.operator == "<=" else limit > high
         if beyond:
             problems.append(
@@ -75,7 +79,7 @@ def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -
 
 
 def smallest_point(space: Space, price: Any) -> dict[str, Value]:
-    """The point that compresses all it can: highest ratios, fewest bits, the cheapest of each architecture option.
+    """The point that compresses all it can: highest ratios and sparsities, fewest blocks, ranks and bits, the cheapest of each architecture option.
 
     Args:
         space: the space.
@@ -83,10 +87,10 @@ def smallest_point(space: Space, price: Any) -> dict[str, Value]:
     """
     point = space.neutral()
     for name, choice in space.items():
-        if name.endswith(".ratio"):
+        if name.endswith(MOST_COMPRESSED) or name == CODING:
             point[name] = choice.at(1.0)
-        elif name.endswith("_bits") and isinstance(choice, Options):
-            point[name] = min(choice.values)
+        elif name.endswith(("_bits", ".rank")):
+            point[name] = min(choice.values) if isinstance(choice, Options) else choice.low
     neutral = space.neutral()
     for name, choice in space.items():
         if name.startswith("architecture.") and isinstance(choice, Options):

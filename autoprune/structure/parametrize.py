@@ -1,0 +1,48 @@
+"""Weights that are computed from other weights (weight norm, spectral norm, any parametrization), made plain.
+
+A cut, a bit width and an exported file are about the weight that the layer really uses. So that weight is computed
+once and stored as an ordinary parameter before a candidate is worked on; it is then trained like any other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+def fold_parametrizations(model: nn.Module) -> list[str]:
+    """Replace every parametrized tensor of `model` by its value, in place.
+
+    Returns:
+        the names of the tensors, sorted.
+    """
+    folded = []
+    for path, module in list(model.named_modules()):
+        for name in list(getattr(module, "parametrizations", {})):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            folded.append(f"{path}.{name}".lstrip("."))
+        for name in _hooked(module):
+            folded.append(f"{path}.{name}".lstrip("."))
+    return sorted(folded)
+
+
+def _hooked(module: nn.Module) -> list[str]:
+    """Fold the older kind of weight and spectral norm, which is a hook before the forward pass."""
+    names = []
+    for key, hook in list(module._forward_pre_hooks.items()):
+        name = getattr(hook, "name", None)
+        stored = [f"{name}{end}" for end in ("_g", "_v", "_orig", "_u") if hasattr(module, f"{name}{end}")]
+        if not isinstance(name, str) or not stored:
+            continue
+        with torch.no_grad():
+            hook(module, None)
+            value = getattr(module, name).detach().clone()
+        del module._forward_pre_hooks[key]
+        for other in stored:
+            delattr(module, other)
+        if hasattr(module, name):
+            delattr(module, name)
+        setattr(module, name, nn.Parameter(value))
+        names.append(name)
+    return names
