@@ -20,17 +20,18 @@ from autoprune.compress.criteria import l1
 from autoprune.compress.prune import described, units_to_cut
 from autoprune.compress.quantize import Quantize
 from autoprune.deployed import deploy
-from autoprune.errors import BadInput, ModelError, raised
+from autoprune.errors import ArtifactError, BadInput, ModelError, raised
 from autoprune.export.artifact import Contents, load, write_artifact
 from autoprune.references import resolve
 from autoprune.structure import Observed, Removed, Structure, analyse, check_cut, frozen_layers, prepared
-from autoprune.structure.parametrize import fold_parametrizations
+from autoprune.structure.parametrize import fold_parametrizations, is_parametrized
 from autoprune.targets import Target, load_target
 from autoprune.task.check_model import model_problems
 from autoprune.task.sources import load_model
 from autoprune.tensors import Inputs, call, map_tensors, tensors_in
 
 RATIO = 0.5
+NEEDS_FACTORY = "load(folder, model=...)"
 # How far a runtime's outputs may be from the module's, relative to the largest: float kernels, and integer ones, in
 # which a value that falls on the edge between two codes may be rounded either way.
 FLOAT_PARITY, INTEGER_PARITY = 1e-3, 0.1
@@ -60,12 +61,17 @@ def inspect(
     found["warnings"] = [p.sentence for p in problems if p.severity != "error"]
     if found["problems"]:
         return found
-    model = copy.deepcopy(model).eval()
+    if deep or is_parametrized(model):  # a copy of a large network only where it is changed
+        model = copy.deepcopy(model).eval()
     found["folded"] = fold_parametrizations(model)
     structure = analyse(model, example, seconds=seconds)
     found.update(_structure(structure))
     found.update(_quantizable(model))
-    return {**found, **_trial(model, example, structure)} if deep else found
+    if deep:
+        steps, warnings = _trial(model, example, structure)
+        found.update(steps)
+        found["warnings"] += warnings
+    return found
 
 
 def _count(model: nn.Module) -> int:
@@ -101,7 +107,9 @@ class _Trial:
 
     def __init__(self, model: nn.Module, example: Inputs, target: Target) -> None:
         self.model, self.example, self.target = model, example, target
+        self.original = copy.deepcopy(model)
         self.reasons: dict[str, str] = {}
+        self.warnings: list[str] = []
         self.error = 0.0
 
     def step(self, name: str, work: Callable[[], None]) -> bool:
@@ -148,8 +156,15 @@ class _Trial:
     def reload(self) -> None:
         """Write an artifact, load it without the network's code, and compare."""
         contents = Contents(self.model, self.example, {}, {}, {}, {})
-        with tempfile.TemporaryDirectory() as folder:
-            loaded = load(write_artifact(Path(folder) / "artifact", contents))
+        with tempfile.TemporaryDirectory() as name:
+            folder = write_artifact(Path(name) / "artifact", contents)
+            try:
+                loaded = load(folder)
+            except ArtifactError as error:
+                if NEEDS_FACTORY not in str(error):
+                    raise
+                self.warnings.append(str(error).replace(str(folder), "an artifact of it"))
+                loaded = load(folder, model=lambda: copy.deepcopy(self.original))
         self._near(call(loaded, self.example), FLOAT_PARITY)
 
     def _compare(self, model: nn.Module, tolerance: float) -> None:
@@ -173,7 +188,7 @@ def _distance(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     )
 
 
-def _trial(model: nn.Module, example: Inputs, structure: Structure) -> dict[str, Any]:
+def _trial(model: nn.Module, example: Inputs, structure: Structure) -> tuple[dict[str, Any], list[str]]:
     trial = _Trial(model, example, load_target("onnxruntime", None, {}))
     found: dict[str, Any] = {}
     found["zeroed_check"] = trial.step("prune", lambda: trial.prune(structure))
@@ -185,7 +200,7 @@ def _trial(model: nn.Module, example: Inputs, structure: Structure) -> dict[str,
     found["parity_error"] = trial.error
     found["load"] = trial.step("load", trial.reload)
     found["reasons"] = trial.reasons
-    return found
+    return found, trial.warnings
 
 
 # -- what is inspected -----------------------------------------------------------------------------------------------

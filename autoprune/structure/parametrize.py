@@ -27,6 +27,15 @@ def fold_parametrizations(model: nn.Module) -> list[str]:
     return sorted(folded)
 
 
+def is_parametrized(model: nn.Module) -> bool:
+    """Whether any tensor of `model` is computed from others before it is used."""
+    return any(
+        hasattr(module, "parametrizations")
+        or any(hasattr(hook, "name") for hook in module._forward_pre_hooks.values())
+        for module in model.modules()
+    )
+
+
 def _hooked(module: nn.Module) -> list[str]:
     """Fold the older kind of weight and spectral norm, which is a hook before the forward pass."""
     names = []
