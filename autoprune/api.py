@@ -251,6 +251,8 @@ def listing() -> dict[str, list[str]]:
         "distillation": ["logits"],
         "quantizer": list(sections.AWARE),
         "coding": list(sections.CODINGS),
+        "data_pruning": list(sections.DATA_PRUNING),
+        "factorization": list(sections.FACTORIZATIONS),
         "spec": sorted(path.stem for path in search_spaces_folder().glob("*.yaml")),
     }
 

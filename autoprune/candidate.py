@@ -22,6 +22,7 @@ from autoprune.errors import ModelError, RunFolderError, SpecError, raised
 from autoprune.references import nearest
 from autoprune.space import Choices, Options, Value
 from autoprune.spec import Spec
+from autoprune.structure.parametrize import fold_parametrizations
 from autoprune.task import Task
 
 ARCHITECTURE = "architecture."
@@ -86,17 +87,20 @@ def _instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module
 
 
 def make_model(task: Task, architecture: Mapping[str, Any]) -> nn.Module:
-    """The task's network with these arguments, as it comes.
+    """The task's network with these arguments; weights that it computes from others (weight norm) are made plain.
 
     Raises:
         ModelError: the task's `model` raises; the message has the arguments.
     """
     try:
-        return task.model(**architecture)
+        model = task.model(**architecture)
     except Exception as error:
         raise ModelError(
             f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
         ) from error
+    if isinstance(model, nn.Module):  # whatever else it gives is refused when the task is checked
+        fold_parametrizations(model)
+    return model
 
 
 @torch.no_grad()

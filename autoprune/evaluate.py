@@ -38,6 +38,7 @@ from autoprune.record import Evaluation, Request
 from autoprune.space import Choice, Choices, Space, Value
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
+from autoprune.structure.parametrize import fold_parametrizations
 from autoprune.targets import Measurement, Runnable, Target, load_target
 from autoprune.task import (
     ArraySplit,
@@ -112,7 +113,7 @@ class Evaluator:
 
     def attach_reference(self, weights: bytes) -> None:
         """Use these weights (safetensors bytes) as the reference: baseline, teacher and starting point."""
-        model = self.task.model()
+        model = make_model(self.task, {})
         try:
             model.load_state_dict(load_tensors(weights))
         except SafetensorError as error:
@@ -161,6 +162,7 @@ class Evaluator:
                 raise
             except Exception as error:  # of the task: model, loss and data are called here as they came
                 raise TaskError(f"training the uncompressed network {raised(error)}") from error
+        fold_parametrizations(model)
         return weights_of(model)
 
     # -- one candidate -------------------------------------------------------------------------------------------
@@ -357,7 +359,7 @@ class Evaluator:
     def seconds_per_epoch(self) -> float:
         """What one epoch on the uncompressed network takes here, from a few steps of our loop."""
         steps = len(self.data.train) / self.settings.batch_size
-        model = self.task.model()
+        model = make_model(self.task, {})
         model.load_state_dict(self.reference.state_dict())
         freeze(model, self.spec.train.freeze)
         share = min(1.0, PROBE_STEPS / steps)

@@ -126,6 +126,7 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     joined = parts[0].new_zeros((sum(len(part) for part in parts), *longest))
     start = 0
     for part in parts:
-        joined[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
+        place = (slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))
+        joined[place] = part
         start += len(part)
     return joined

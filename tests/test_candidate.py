@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_task import TinyNet, TinyTask
+from tiny_task import TinyNet, TinyTask, bars
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from autoprune.candidate import build, inherit, read_header, restore, save_checkpoint
+from autoprune.candidate import build, inherit, make_model, read_header, restore, save_checkpoint
 from autoprune.compress.prune import Prune
 from autoprune.compress.technique import Context
 from autoprune.errors import RunFolderError
 from autoprune.space import Choices
 from autoprune.targets import load_target
-from autoprune.task import example_inputs
+from autoprune.task import ClassificationTask, example_inputs
 
 
 @pytest.fixture
@@ -88,3 +90,21 @@ def test_weights_of_another_network_are_refused(context: Context) -> None:
     saved = save_checkpoint(TinyNet(width=4), {"architecture": {"width": 8}}, rung=0)
     with pytest.raises(RunFolderError, match="size mismatch"):
         restore(saved, [], context)
+
+
+def normed(width: int = 8) -> nn.Module:
+    """A network with a weight that is computed from a direction and a length."""
+    network = TinyNet(width)
+    weight_norm(network.stem[0])
+    return network
+
+
+def test_weights_that_are_computed_from_others_are_made_plain_and_start_from_the_reference() -> None:
+    task = ClassificationTask(normed, bars)
+    reference = make_model(task, {}).eval()
+    model = build(Choices({}), Context(task, task.data(), load_target("onnxruntime"), reference))
+    assert torch.equal(model.state_dict()["stem.0.weight"], reference.state_dict()["stem.0.weight"])
+
+
+def test_a_model_that_is_no_module_is_left_to_the_check_of_the_task() -> None:
+    assert make_model(SimpleNamespace(model=lambda: "a network"), {}) == "a network"

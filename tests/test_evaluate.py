@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_task import TinyTask
+from tiny_task import TinyNet, TinyTask, bars
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from autoprune.errors import RunFolderError, SpecError, TaskError
 from autoprune.evaluate import Evaluator
 from autoprune.record import Evaluation, Request
 from autoprune.space import Space
 from autoprune.spec import load_spec
-from autoprune.task import Budget, Data
+from autoprune.task import Budget, ClassificationTask, Data
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +223,20 @@ def test_a_task_may_train_itself(tiny_spec: dict[str, Any]) -> None:
 def test_what_is_odd_about_the_model_is_in_the_description(tiny_spec: dict[str, Any]) -> None:
     made = make_evaluator(tiny_spec, {})
     assert made.describe()["warnings"] == []
+
+
+def test_a_reference_with_computed_weights_is_trained_as_it_is_and_kept_plain(
+    tiny_spec: dict[str, Any],
+) -> None:
+    def normed(width: int = 8, depth: int = 1) -> nn.Module:
+        network = TinyNet(width, depth)
+        spectral_norm(network.stem[0])
+        return network
+
+    task = ClassificationTask(normed, bars, architecture={})
+    evaluator = Evaluator(load_spec(tiny_spec), task)
+    evaluator.attach_data(None)
+    evaluator.attach_reference(evaluator.train_reference())
+    names = set(evaluator.reference.state_dict())
+    assert "stem.0.weight" in names and not any("parametrizations" in name for name in names)
+    assert evaluator.seconds_per_epoch() > 0.0

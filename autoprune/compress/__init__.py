@@ -11,16 +11,31 @@ if TYPE_CHECKING:
 
 def techniques_of(spec: Spec) -> list[Technique]:
     """The techniques that a spec asks for, with its settings, in the order in which they are applied."""
+    from autoprune.compress.data_pruning import DataPruning
+    from autoprune.compress.depth import Depth
     from autoprune.compress.distill import Distill
+    from autoprune.compress.factorize import Factorize
     from autoprune.compress.prune import Prune
     from autoprune.compress.quantize import Quantize
+    from autoprune.compress.sparsify import Sparsify
+    from autoprune.compress.store import Store
 
     space = spec.space
     found: list[Technique] = []
+    if space.depth is not None:
+        found.append(Depth(**dict(space.depth)))
     if space.prune is not None:
         found.append(Prune(**dict(space.prune)))
+    if space.factorize is not None:
+        found.append(Factorize(**dict(space.factorize)))
+    if space.sparsify is not None:
+        found.append(Sparsify(**dict(space.sparsify)))
     if space.distill is not None:
         found.append(Distill(**dict(space.distill), folder=spec.folder))
     if space.quantize is not None:
         found.append(Quantize(**dict(space.quantize)))
+    if space.store is not None:
+        found.append(Store(**dict(space.store)))
+    if space.data_pruning is not None:
+        found.append(DataPruning(**dict(space.data_pruning)))
     return found

@@ -100,7 +100,8 @@ class Prune(Technique):
 
     def describe(self, model: nn.Module, example: Any) -> dict[str, Any]:
         """`groups`: name, kind, layers, channels, the choice of its `ratio`, the reason why one stays (empty when it is
-        prunable) and the line of the model behind that; `ways`: how the structure was looked for; `frozen`: layers that stay whole, and why."""
+        prunable) and the line of the model behind that; `ways`: how the structure was looked for; `frozen`: layers
+        that stay whole, and why."""
         found = self.structure(model, example)
         return {
             "groups": [{**described(group), "ratio": self._ratio_of(group)} for group in found.groups],
@@ -185,10 +186,11 @@ class Prune(Technique):
         record["criterion"] = choices.text(CRITERION, str(self.criterion.neutral))
         record["schedule"] = choices.text(SCHEDULE, str(self.schedule.neutral))
         network = prepared(model, example, found.way)
-        removed = _select(network, wanted, record["criterion"], record["schedule"], context)
+        observed = Observed(network, example)
+        removed = _select(observed, wanted, record["criterion"], record["schedule"], context)
         if reason := check_cut(network, example, removed, visible=False):
             raise ModelError(f"cannot prune {', '.join(removed)} together: {reason}")
-        Observed(network, example).cut(removed)
+        observed.cut(removed)
         record["removed"] = removed
         return network
 
@@ -252,39 +254,31 @@ def units_to_cut(group: Group, ratio: float, channel_multiple: int = 1) -> int:
 
 
 def _select(
-    model: nn.Module, wanted: Mapping[str, int], criterion: str, schedule: str, context: Context
+    observed: Observed, wanted: Mapping[str, int], criterion: str, schedule: str, context: Context
 ) -> dict[str, list[int]]:
     """The units to cut, so many of each group, chosen in the rounds of the schedule.
 
-    Rounds are made on a copy: `model` itself is cut once, as `restore` will cut it.
+    Between rounds a copy of the network stands in for the cut one: with the same units zeroed.
     """
-    groups = _present(model, wanted, context)
+    groups = [observed.group(name) for name in wanted]
     left = {group.name: list(range(group.units)) for group in groups}
-    done = dict.fromkeys(left, 0)
-    scratch = model
+    scratch = observed.model
     for share in _rounds(schedule):
-        due = {name: round(share * count) - done[name] for name, count in wanted.items()}
-        scores = _scores(criterion, groups, scratch, context)
-        gone = {name: _lowest(values, due[name]) for name, values in scores.items()}
-        for name, places in gone.items():
-            left[name] = [unit for place, unit in enumerate(left[name]) if place not in set(places)]
-            done[name] += due[name]
+        remaining = [group.only(left[group.name]) for group in groups]
+        scores = _scores(criterion, remaining, scratch, context)
+        for group in groups:
+            staying = group.units - round(share * wanted[group.name])
+            left[group.name] = _highest(scores[group.name], left[group.name], staying)
+        gone = {group.name: sorted(set(range(group.units)) - set(left[group.name])) for group in groups}
         if share < 1.0:
-            scratch = copy.deepcopy(scratch)
-            _cut_scratch(scratch, gone, context)
-            groups = [g for g in _present(scratch, wanted, context) if g.units == len(left[g.name])]
-    units = {group.name: group.units for group in _present(model, wanted, context)}
-    return {name: sorted(set(range(units[name])) - set(kept)) for name, kept in left.items()}
+            scratch = _zeroed(observed.model, gone, context)
+    return gone
 
 
-def _present(model: nn.Module, names: Mapping[str, Any], context: Context) -> list[Group]:
-    """The groups of these names as the network is now."""
-    return [group for group in Observed(model, example_inputs(context.data)).groups if group.name in names]
-
-
-def _lowest(scores: torch.Tensor, count: int) -> list[int]:
-    """The `count` units that score lowest; of equals, the first."""
-    return [int(unit) for unit in torch.argsort(scores, stable=True)[:count]]
+def _highest(scores: torch.Tensor, units: Sequence[int], count: int) -> list[int]:
+    """The `count` units that score highest, in order; of equals, the last."""
+    kept = torch.argsort(scores, stable=True)[len(units) - count :]
+    return sorted(units[place] for place in kept.tolist())
 
 
 def _scores(
@@ -296,13 +290,15 @@ def _scores(
         return score(criterion, groups, model, context.task, batches)
 
 
-def _cut_scratch(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Context) -> None:
-    """Cut a copy, in place, and estimate its BatchNorm statistics anew."""
-    Observed(model, example_inputs(context.data)).cut(gone)
+def _zeroed(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Context) -> nn.Module:
+    """A copy with these units zeroed, and BatchNorm statistics estimated anew."""
+    scratch = copy.deepcopy(model)
+    Observed(scratch, example_inputs(context.data)).zero(gone)
     recalibrate(
-        model,
+        scratch,
         context.data.train,
         batch_size=RECALIBRATION_BATCH_SIZE,
         batches=RECALIBRATION_BATCHES,
         seed=context.seed,
     )
+    return scratch

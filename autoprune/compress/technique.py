@@ -2,7 +2,9 @@
 
 A candidate is made in this order, for every technique in turn; each hook but `choices` has a no-op default:
 
+    check      once, before the search: refuse a task or data that it cannot work with
     apply      once, on the freshly built model: change its structure (prune)
+    train_on   before each stretch of training: the examples that it sees (data pruning)
     wrap       before each stretch of training: what is trained instead (fake-quantizers in place)
     loss       in each training step: what the model learns from (a teacher)
     on_step    after each optimizer step (keep masks masked)
@@ -18,10 +20,11 @@ import torch
 from torch import nn
 
 from autoprune.space import Choice, Choices
+from autoprune.train import TrainSettings
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
-    from autoprune.task import Batch, Data, Task
+    from autoprune.task import Batch, Data, Split, Task
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Context:
         target: where the candidate will run.
         reference: the uncompressed trained network, in eval mode; never changed.
         seed: from which every random draw comes.
+        settings: how networks are trained in this search.
         structure: plain data (JSON) in which techniques record what they really did, under their own name.
             On a candidate that continues from a checkpoint it holds what was recorded before.
     """
@@ -44,6 +48,7 @@ class Context:
     reference: nn.Module
     seed: int = 0
     structure: dict[str, Any] = field(default_factory=dict)
+    settings: TrainSettings = field(default_factory=TrainSettings)
 
 
 class Technique:
@@ -63,6 +68,9 @@ class Technique:
         """What the profile prints about the model from this technique's view (plain data)."""
         return {}
 
+    def check(self, task: Task, data: Data) -> None:
+        """Raise a `TaskError` where the technique cannot work with this task or data."""
+
     def apply(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
         """Change the structure of a freshly built model; record it in `context.structure[self.name]`."""
         return model
@@ -70,6 +78,10 @@ class Technique:
     def restore(self, model: nn.Module, context: Context) -> nn.Module:
         """Repeat on a freshly built model what `context.structure[self.name]` says was done (no choices)."""
         return model
+
+    def train_on(self, split: Split, choices: Choices, context: Context) -> Split:
+        """The examples that a stretch of training sees, of the training split."""
+        return split
 
     def bits(self, model: nn.Module, choices: Choices) -> dict[str, tuple[int, int]]:
         """(weight bits, activation bits) of each layer that will not stay float, known before any training."""

@@ -80,7 +80,8 @@ def export_pretrained(study: Study, trial: Trial, evaluator: Evaluator, folder: 
     model: Any = rebuilt(study, trial, evaluator, evaluator.context())
     if not is_pretrained(model):
         raise ModelError(
-            f"trial {trial.number} is a {type(model).__name__}, which transformers cannot store: it has no configuration"
+            f"trial {trial.number} is a {type(model).__name__}, which transformers cannot store: "
+            "it has no configuration"
         )
     follow_config(model, evaluator.example)
     try:

@@ -79,7 +79,8 @@ def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -
 
 
 def smallest_point(space: Space, price: Any) -> dict[str, Value]:
-    """The point that compresses all it can: highest ratios and sparsities, fewest blocks, ranks and bits, the cheapest of each architecture option.
+    """The point that compresses all it can: highest ratios and sparsities, fewest blocks, ranks and bits, the
+    cheapest of each architecture option.
 
     Args:
         space: the space.

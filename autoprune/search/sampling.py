@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.constraint import Objective
 from autoprune.errors import BadInput, raised
+from autoprune.search.samplers import REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
 
@@ -119,6 +120,7 @@ class Sampling:
 
     def tell_rejected(self, number: int, violations: Sequence[float]) -> None:
         """The point breaks constraints: it counts as being as bad as the worst that was measured."""
+        self._storage.set_trial_system_attr(number, REJECTED, True)
         self._finish(number, self._worst, violations)
 
     def tell_failed(self, number: int) -> None:

@@ -32,9 +32,19 @@ BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 CRITERIA = ("l1", "l2", "fpgm", "taylor", "bn_scale", "random")
 SCHEDULES = ("one_shot", "iterative")
 AWARE = ("ptq", "qat")
-TASKS = ("digits", "mnist", "fashion_mnist", "cifar10")
+SPARSITY_PATTERNS = ("unstructured", "2:4", "4:8")
+SPARSITY_CRITERIA = ("l1", "taylor", "random")
+SPARSITY_SCHEDULES = ("one_shot", "agp", "dynamic_surgery", "movement")
+CODINGS = ("none", "huffman", "entropy")
+FACTORIZATIONS = ("svd",)
+DATA_PRUNING = ("random", "el2n", "forgetting", "margin", "moderate", "herding")
+TASKS = (
+    *("digits", "mnist", "fashion_mnist", "cifar10", "banking77", "tinyshakespeare"),
+    *("classification", "regression", "multi_label", "token_classification", "language_model"),
+    *("segmentation", "detection", "anomaly"),
+)
 TARGETS = ("onnxruntime",)
-SAMPLERS = ("auto", "tpe", "nsga2", "random", "evolution")
+SAMPLERS = ("auto", "guided", "tpe", "nsga2", "random", "evolution")
 
 
 class Section(BaseModel):
@@ -102,6 +112,10 @@ _ratio = number(0.0, "a number from 0 up to but not including 1", lambda v: 0 <=
 _temperature = number(None, "a number above 0, at most 1000", lambda v: 0 < v <= 1000)
 _kd_weight = number(0.0, "a number from 0 to 1", lambda v: 0 <= v <= 1)
 _learning_rate = number(None, "a number above 0, at most 100", lambda v: 0 < v <= 100, log=True)
+_sparsify_pattern, _sparsify_criterion = one_of(SPARSITY_PATTERNS), one_of(SPARSITY_CRITERIA)
+_share = number(1.0, "a number above 0, at most 1", lambda v: 0 < v <= 1)
+_factorization, _data_pruning = one_of(FACTORIZATIONS), one_of(DATA_PRUNING)
+_sparsify_schedule, _coding = one_of(SPARSITY_SCHEDULES), one_of(CODINGS, neutral="none")
 _criterion, _schedule, _aware = one_of(CRITERIA), one_of(SCHEDULES), one_of(AWARE)
 _bits = one_of(BITS, neutral=32)
 
@@ -168,6 +182,60 @@ class PruneSpace(Section):
     exclude: Globs = ()
 
 
+class FactorizeSpace(Section):
+    """Layers replaced by two of low rank: for each layer a share of its full rank; 1 leaves it whole."""
+
+    rank: Annotated[Choice, PlainValidator(_share), PlainSerializer(written)] = _share([0.2, 1.0])
+    method: Annotated[Options, PlainValidator(_factorization), PlainSerializer(written)] = _factorization(
+        "svd"
+    )
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class SparsifySpace(Section):
+    """Zeros inside weights: one sparsity for each layer."""
+
+    sparsity: Annotated[Choice, PlainValidator(_ratio), PlainSerializer(written)] = _ratio([0.0, 0.9])
+    pattern: Annotated[Options, PlainValidator(_sparsify_pattern), PlainSerializer(written)] = (
+        _sparsify_pattern("unstructured")
+    )
+    criterion: Annotated[Options, PlainValidator(_sparsify_criterion), PlainSerializer(written)] = (
+        _sparsify_criterion("l1")
+    )
+    schedule: Annotated[Options, PlainValidator(_sparsify_schedule), PlainSerializer(written)] = (
+        _sparsify_schedule("one_shot")
+    )
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class DepthSpace(Section):
+    """Whole blocks of a row of their like: how many are dropped."""
+
+    blocks: Annotated[Globs, BeforeValidator(lambda given: ("*",) if given == "all" else given)] = Field(
+        default=("*",), description="'all', or a list of names, with * and ? as wildcards"
+    )
+    most: float = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
+
+
+class StoreSpace(Section):
+    """How the weight file is coded; it costs no accuracy."""
+
+    coding: Annotated[Options, PlainValidator(_coding), PlainSerializer(written)] = _coding(
+        ["none", "huffman"]
+    )
+
+
+class DataPruningSpace(Section):
+    """Which training examples candidates train on, and how many; 1 keeps all."""
+
+    method: Annotated[Options, PlainValidator(_data_pruning), PlainSerializer(written)] = _data_pruning(
+        ["el2n", "random"]
+    )
+    keep: Annotated[Choice, PlainValidator(_share), PlainSerializer(written)] = _share([0.3, 1.0])
+
+
 class DistillSpace(Section):
     """Distillation from a teacher: the uncompressed reference, or a network that a reference names."""
 
@@ -181,6 +249,18 @@ class DistillSpace(Section):
     )
 
 
+def _fixed_bits(given: Any) -> Any:
+    """Bits of layers that are no choice, by pattern of their names."""
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"got {shown(given)}, expected bits by layer name, such as {{classifier: 8}}")
+    for name, bits in given.items():
+        if isinstance(bits, bool) or bits not in BITS:
+            raise ValueError(
+                f".{name}: got {shown(bits)}, expected a number of bits: {', '.join(map(str, BITS))}"
+            )
+    return dict(given)
+
+
 class QuantizeSpace(Section):
     """Bits of weights and activations, layer by layer; 32 leaves a layer as it is."""
 
@@ -189,6 +269,9 @@ class QuantizeSpace(Section):
     aware: Annotated[Options, PlainValidator(_aware), PlainSerializer(written)] = _aware("ptq")
     include: Globs = ("*",)
     exclude: Globs = ()
+    fixed: Annotated[dict[str, int], BeforeValidator(_fixed_bits)] = Field(
+        default_factory=dict, description="bits by pattern of layer names"
+    )
 
 
 class TrainSpace(Section):
@@ -236,9 +319,14 @@ class SpaceSpec(Section):
     ] = Field(
         default_factory=dict, description="lists of values by argument of the task's model, or 'default'"
     )
+    depth: Annotated[DepthSpace | None, BeforeValidator(_switch)] = None
     prune: Annotated[PruneSpace | None, BeforeValidator(_switch)] = None
+    factorize: Annotated[FactorizeSpace | None, BeforeValidator(_switch)] = None
+    sparsify: Annotated[SparsifySpace | None, BeforeValidator(_switch)] = None
     distill: Annotated[DistillSpace | None, BeforeValidator(_switch)] = None
     quantize: Annotated[QuantizeSpace | None, BeforeValidator(_switch)] = None
+    store: Annotated[StoreSpace | None, BeforeValidator(_switch)] = None
+    data_pruning: Annotated[DataPruningSpace | None, BeforeValidator(_switch)] = None
     train: TrainSpace | None = None
 
     @property
@@ -263,7 +351,9 @@ class Train(Section):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 up to but not including 1")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    compile: bool = Field(default=False, description="true or false")
+    freeze: Globs = ()
 
     @model_validator(mode="before")
     @classmethod

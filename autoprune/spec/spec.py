@@ -181,8 +181,8 @@ class Spec(Section):
         return self.search.rungs
 
     def train_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the one training loop, all but the epochs."""
-        return self.train.model_dump(exclude={"epochs"})
+        """Keyword arguments of the one training loop: all but for how long, and what is left alone."""
+        return self.train.model_dump(exclude={"epochs", "freeze"})
 
     def cluster_settings(self) -> dict[str, Any]:
         """Keyword arguments of the pool of workers."""
@@ -205,10 +205,12 @@ def untrained(given: Mapping[str, Any]) -> list[str]:
     rungs = _at(given, "search", "rungs")
     if not isinstance(rungs, list | tuple) or not rungs or any(rung is False or rung != 0 for rung in rungs):
         return []
-    aware = _at(given, "space", "quantize", "aware")
+    aware, schedule = _at(given, "space", "quantize", "aware"), _at(given, "space", "sparsify", "schedule")
     asked = {
         "space.distill": bool(_at(given, "space", "distill")),
         "space.train": bool(_at(given, "space", "train")),
+        "space.data_pruning": bool(_at(given, "space", "data_pruning")),
+        "space.sparsify.schedule": schedule not in (None, "one_shot", ["one_shot"]),
         "space.quantize.aware": aware == "qat" or (isinstance(aware, list | tuple) and "qat" in aware),
     }
     return [

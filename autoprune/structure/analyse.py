@@ -20,6 +20,7 @@ from autoprune.errors import ModelError
 from autoprune.structure.cut import Observed
 from autoprune.structure.groups import Group
 from autoprune.structure.proof import INVISIBLE, NOT_IN_TIME, proven, some_of
+from autoprune.structure.rules.products import DIVIDES
 from autoprune.tensors import Inputs
 
 Way = Literal["module", "graph", "layers"]
@@ -99,7 +100,8 @@ def _found(
         groups = [replace(g, reason=g.reason or g.unproven) for g in groups]
     free = {g.name: some_of(g) for g in groups if not g.reason}
     tried = {"way": way, "groups": len(free), "share": round(observed.share(free), 4), "reason": ""}
-    may_help = observed.seen.held or bool(failed - {NOT_IN_TIME, INVISIBLE})
+    doubted = any(group.unproven == DIVIDES for group in groups)
+    may_help = observed.seen.held or doubted or bool(failed - {NOT_IN_TIME, INVISIBLE})
     return Structure(way, groups, [tried], observed.seen.unknown), may_help
 
 

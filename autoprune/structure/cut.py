@@ -70,9 +70,7 @@ class Observed:
             ModelError: a group that the network lacks, units out of range, a group that would be left empty, or a
                 size in the code that would have to be two things at once. Nothing has been cut then.
         """
-        masks = {
-            self._factors[name]: self._mask(name, units) for name, units in removed.items() if len(units)
-        }
+        masks = self._masks(removed)
         if not masks:
             return
         edits = _edits(self.seen.requirements, masks)
@@ -91,7 +89,7 @@ class Observed:
 
     def share(self, removed: Removed) -> float:
         """What share of the parameters these units make."""
-        masks = {self._factors[name]: self._mask(name, units) for name, units in removed.items()}
+        masks = self._masks(removed)
         parameters = dict(self.model.named_parameters())
         sizes = [math.prod(parameters[name].shape) for name in self.seen.axes if name in parameters]
         left = [
@@ -100,6 +98,11 @@ class Observed:
             if name in parameters
         ]
         return 1.0 - sum(left) / max(1, sum(sizes))
+
+    def _masks(self, removed: Removed) -> dict[Factor, np.ndarray[Any, Any]]:
+        """Which units stay of each factor of which some go."""
+        chosen = {self.group(name).name: units for name, units in removed.items() if len(units)}
+        return {self._factors[name]: self._mask(name, units) for name, units in chosen.items()}
 
     def _mask(self, name: str, units: Sequence[int]) -> np.ndarray[Any, Any]:
         group = self.group(name)
@@ -183,6 +186,9 @@ def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     setattr(model.get_submodule(owner), attribute, tensor)
 
 
+RECURRENT = {"input_size": "weight_ih_l0", "hidden_size": "weight_hh_l0"}
+
+
 def follow_shapes(model: nn.Module) -> None:
     """Set the attributes of torch's layers that repeat the shapes of their weights."""
     for module in model.modules():
@@ -200,8 +206,9 @@ def _shape_attributes(module: Any) -> dict[str, Any]:
         )
         return {first: shape[0], second: shape[1] * module.groups}
     if isinstance(module, nn.RNNBase):
-        widths = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
-        return dict(zip(("input_size", "hidden_size"), widths, strict=True))
+        return {name: getattr(module, own).shape[1] for name, own in RECURRENT.items()}
+    if isinstance(module, nn.RNNCellBase):
+        return {"input_size": module.weight_ih.shape[1], "hidden_size": module.weight_hh.shape[1]}
     if isinstance(module, nn.modules.batchnorm._NormBase):
         known = weight if weight is not None else module.running_mean
         return {} if known is None else {"num_features": len(known)}

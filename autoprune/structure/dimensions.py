@@ -277,10 +277,8 @@ def _kept_term(term: Term, masks: Mapping[Factor, np.ndarray[Any, Any]]) -> np.n
     stays = np.ones(1, dtype=bool)
     for factor in term:
         base = root(factor)
-        if base.parts is not None:
-            mask = kept(base.parts, masks)
-        else:
-            mask = masks.get(base, np.ones(base.size, dtype=bool))
+        every = np.ones(base.size, dtype=bool)
+        mask = masks.get(base, every) if base.parts is None else kept(base.parts, masks)
         stays = np.logical_and.outer(stays, mask).reshape(-1)
     return stays
 

@@ -6,7 +6,7 @@ and each unit is a slice of every weight, bias, norm and buffer that it occurs i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -82,6 +82,12 @@ class Group:
     def channels(self) -> int:
         """Channels of its first layer that the group stands for."""
         return self.units * self.together
+
+    def only(self, units: Sequence[int]) -> Group:
+        """The group as if it had these units alone, to score them."""
+        rows = list(units)
+        slices = tuple(replace(part, positions=part.positions[rows]) for part in self.slices)
+        return replace(self, units=len(rows), slices=slices)
 
     def __str__(self) -> str:
         others = ", ".join(layer for layer in self.layers[1:])

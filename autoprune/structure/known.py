@@ -68,7 +68,7 @@ def _replaced(value: Any, path: tuple[Any, ...], number: int) -> Any:
 
 
 class Known(int):
-    """An integer with its source; `source` is None once it has been computed with."""
+    """An integer with its source; `source` is None once it has been computed with (but for 1 × n and 0 + n)."""
 
     source: Source | None
 
@@ -87,12 +87,19 @@ class Known(int):
         return int, (int(self),)
 
 
+def _is_neutral(a: int, b: int, result: int) -> bool:
+    """Whether one operand changes nothing: the batch of one in `batch * heads`, the zero in `0 + start`."""
+    return (a, b) in ((1, result), (result, 1), (0, result), (result, 0))
+
+
 def _computed(operation: Callable[[Any, Any], Any], swapped: bool) -> Callable[[Known, Any], Any]:
     def method(self: Known, other: Any) -> Any:
         if not isinstance(other, int):
             return NotImplemented
         a, b = (int(other), int(self)) if swapped else (int(self), int(other))
-        return Known(operation(a, b), None)
+        result = operation(a, b)
+        same = next((x for x in (self, other) if isinstance(x, Known) and int(x) == result), None)
+        return Known(result, same.source if same is not None and _is_neutral(a, b, result) else None)
 
     return method
 

@@ -9,7 +9,7 @@ attributes of the model. No tracing, no proxies: what runs can be observed, data
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +18,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autoprune import tensors
-from autoprune.structure.dimensions import Axis, Factor, axis, leaves, pin, root, size_of, unify
-from autoprune.structure.known import Known, Source, attributes_known, integers_in
+from autoprune.structure.calls import Calls
+from autoprune.structure.dimensions import Axis, Factor, axis, doubt, leaves, pin, root, size_of, unify
+from autoprune.structure.known import Source, attributes_known
 from autoprune.structure.rules import RULES, Operation, same_shape, shapes
+from autoprune.structure.rules.products import DIVIDES
 from autoprune.structure.running import plain_execution, run
 from autoprune.tensors import Inputs, tensors_in
 
 REORDER_IN_PLACE = ("transpose_", "t_")
+PICKS = ("index", "index_select")  # of weights: those of some experts
 LOOKS_AT_VALUES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent.parent)
@@ -123,69 +126,7 @@ def _free(ax: Axis) -> Iterator[Factor]:
     return (leaf for leaf in leaves(ax) if not leaf.pinned)
 
 
-class _Calls(TorchFunctionMode):
-    """Remembers the integers in the Python-level call that is under way, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.integers: list[int] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        outer, self.integers = self.integers, _sizes_in(func, args, kwargs) or self.integers
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self.integers = outer
-
-    def sources(self, sizes: Sequence[int]) -> list[Source | None]:
-        """Where these sizes, which an operation got, stand in the call: as a run of its integers, or each alone."""
-        given = self.integers
-        for start in range(len(given) - len(sizes) + 1):
-            run = given[start : start + len(sizes)]
-            if any(g != -1 for g in run) and all(g in (size, -1) for g, size in zip(run, sizes, strict=True)):
-                return [None if g == -1 else _source(g) for g in run]
-        return [self._alone(size) for size in sizes]
-
-    def _alone(self, size: int) -> Source | None:
-        same = [_source(g) for g in self.integers if g == size]
-        return same[0] if same and all(source == same[0] for source in same) else None
-
-
-# Arguments of calls that are no sizes: the number of an axis, or a count from which torch computes sizes itself.
-NO_SIZES = {
-    "chunk": (1, 2),
-    "unsafe_chunk": (1, 2),
-    "tensor_split": (1, 2),
-    "flatten": (1, 2),
-    "split": (2,),
-    "split_with_sizes": (2,),
-    "unsafe_split": (2,),
-    "unsafe_split_with_sizes": (2,),
-    "slice": (1, 4),
-    "narrow": (1,),
-    "unflatten": (1,),
-    "repeat_interleave": (2,),
-    "glu": (1,),
-    "pixel_shuffle": (1,),
-}
-NO_SIZE_NAMES = ("dim", "dims", "start_dim", "end_dim", "chunks", "step", "axis")
-
-
-def _sizes_in(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[int]:
-    """The integers among the arguments of a call that may be sizes, in order."""
-    schema = getattr(func, "_schema", None)
-    name = schema.name.partition("::")[2] if schema is not None else getattr(func, "__name__", "")
-    skipped = NO_SIZES.get(name, ())
-    given = [arg for place, arg in enumerate(args) if place not in skipped]
-    return [*integers_in(given), *integers_in([v for k, v in kwargs.items() if k not in NO_SIZE_NAMES])]
-
-
-def _source(integer: int) -> Source | None:
-    return integer.source if isinstance(integer, Known) else None
-
-
-class Watcher(TorchDispatchMode):
+class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Applies the rule of each operation to the axes of its arguments.
 
     Attributes:
@@ -195,12 +136,11 @@ class Watcher(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
-        super().__init__()
-        self.found, self.calls, self.reads_values = Observation(), _Calls(), False
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found, self.calls, self.reads_values = Observation(), Calls(self._called), False
         self._axes: Any = WeakIdKeyDictionary()
-        self._origin: Any = (
-            WeakIdKeyDictionary()
-        )  # tensors computed from weights alone -> the one in them, or ""
+        # Tensors computed from weights alone -> the weight that they are, or nothing where they are none.
+        self._origin: Any = WeakIdKeyDictionary()
         self._read: set[str] = set()
         for name, tensor in state_of(model).items():
             if tensor not in self._axes:
@@ -225,6 +165,12 @@ class Watcher(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self._see(func, args, kwargs or {}, out)
         return out
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Attention without a scale is doubted here: torch may take it apart before its operations are seen."""
+        if func is functional.scaled_dot_product_attention and kwargs.get("scale") is None:
+            query = args[0] if args else kwargs["query"]
+            doubt(self.axes_of(query)[-1:], DIVIDES, self.line())
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         name = func._schema.name.partition("::")[2]
@@ -252,14 +198,19 @@ class Watcher(TorchDispatchMode):
         """Note which weight a tensor is: through changes of its shape, and elementwise through other weights."""
         origins = [self._origin.get(tensor) for tensor in given]
         self._read.update(origin for origin in origins if origin)
-        if None in origins:
+        if name in PICKS and origins[0]:
+            for out in outs:
+                self._origin[out] = origins[0]
+        elif None in origins:
             self.reads_values = self.reads_values or name in LOOKS_AT_VALUES
             if name.endswith("_"):
                 self._origin.pop(given[0], None)
-            return
-        for out in outs:
-            same = [o for o, t in zip(origins, given, strict=True) if not elementwise or t.shape == out.shape]
-            self._origin[out] = same[0] if same and (elementwise or name in shapes.RULES) else ""
+        else:
+            for out in outs:
+                same = [
+                    o for o, t in zip(origins, given, strict=True) if not elementwise or t.shape == out.shape
+                ]
+                self._origin[out] = same[0] if same and (elementwise or name in shapes.RULES) else ""
 
     def _by_rule(self, rule: Any, operation: Operation) -> list[list[Axis]] | None:
         try:

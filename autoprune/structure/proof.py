@@ -134,11 +134,13 @@ def redraw(model: nn.Module, example: Inputs) -> Inputs:
 
 def _perturb(parameter: torch.Tensor) -> None:
     spread = parameter.std().item() if parameter.numel() > 1 else 0.0
-    if parameter.dim() > 1 and spread > 0.0:
-        lively = LIVELY / math.sqrt(parameter.numel() / len(parameter))
-        parameter.mul_(max(1.0, lively / spread))
-        spread = max(spread, lively)
-    parameter.add_(torch.randn_like(parameter), alpha=0.1 * spread if spread > 1e-6 else 0.1)
+    if parameter.dim() < 2 or spread < 1e-6 or not parameter.is_contiguous():
+        parameter.add_(torch.randn_like(parameter), alpha=0.1 * spread if spread > 1e-6 else 0.1)
+        return
+    lively = LIVELY / math.sqrt(parameter.numel() / len(parameter))
+    parameter.mul_(max(1.0, lively / spread))
+    rows = parameter.view(len(parameter), -1)  # noise of rank one, which takes no memory
+    rows.addr_(torch.randn_like(rows[:, 0]), torch.randn_like(rows[0]), alpha=0.1 * max(spread, lively))
 
 
 def proven(

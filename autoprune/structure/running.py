@@ -28,12 +28,30 @@ def plain_execution(model: nn.Module) -> Iterator[None]:
     model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.backends.mkldnn.flags(False, None, None, None):
+        with torch.no_grad(), torch.backends.mkldnn.flags(False, None, None, None), _plain_attention(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """Attention of transformers as products and a softmax: there it uses numbers that its fused kernels do without."""
+    name = "_attn_implementation"
+    configs = {
+        id(c): c for m in model.modules() if (c := vars(m).get("config")) is not None and hasattr(c, name)
+    }
+    before = [(config, getattr(config, name)) for config in configs.values()]
+    for config, used in before:
+        if used == "sdpa":
+            setattr(config, name, "eager")
+    try:
+        yield
+    finally:
+        for config, used in before:
+            setattr(config, name, used)
 
 
 class _Interpreter:

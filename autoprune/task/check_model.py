@@ -36,6 +36,7 @@ def model_problems(model: nn.Module, inputs: Inputs) -> list[Problem]:
         model: left as it is: a copy is run, in eval mode on the CPU.
         inputs: of any batch size, in the form that the network takes.
     """
+    make_copyable(model)
     problems = [*_parameter_problems(model), *_function_problems(model)]
     if any(problem.severity == "error" for problem in problems):
         return problems
@@ -54,6 +55,19 @@ def model_problems(model: nn.Module, inputs: Inputs) -> list[Problem]:
         said = f"the model prints while it runs ({lines[0]:.60}): remove print() from its forward()"
         problems.append(Problem("warning", said))
     return problems
+
+
+def make_copyable(model: nn.Module) -> None:
+    """Let go of the gradients behind weights that torch's older `weight_norm` and `spectral_norm` compute.
+
+    They are computed anew before each forward pass, so nothing is lost; but a tensor with a history cannot be copied.
+    """
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            name = str(getattr(hook, "name", ""))
+            value = vars(module).get(name)
+            if isinstance(value, torch.Tensor):
+                vars(module)[name] = value.detach()
 
 
 def _error(sentence: str) -> Problem:

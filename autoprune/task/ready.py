@@ -13,6 +13,7 @@ from torch import nn
 from autoprune.errors import TaskError
 from autoprune.references import resolve
 from autoprune.space import Value
+from autoprune.task.check_model import make_copyable
 from autoprune.task.contract import Data
 from autoprune.task.metric import Metric, load_metrics, values_of
 from autoprune.task.parts import make_data
@@ -88,6 +89,7 @@ def _factory(model: Network, folder: Path | None) -> Callable[..., nn.Module]:
 
 def _copies(network: nn.Module) -> Callable[[], nn.Module]:
     def copy_of_the_network() -> nn.Module:
+        make_copyable(network)
         return copy.deepcopy(network)
 
     return copy_of_the_network

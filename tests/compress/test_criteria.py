@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from prunable_networks import Gate, Grouped, Plain, Residual, Transposed, example, make
+from sequence_networks import Separate, sequence_example
 
 from autoprune.compress.criteria import BUILT_IN, load_criterion, score
-from autoprune.compress.groups import Group, Member, trace_groups
 from autoprune.errors import BadInput
+from autoprune.structure import Group, Observed
 from autoprune.task import Batch
 
 torch.set_num_threads(1)
@@ -29,10 +30,13 @@ def batches(count):
     ]
 
 
+def groups(network):
+    return {group.name: group for group in Observed(network, example()).groups if not group.reason}
+
+
 def scores(name, network, count=2):
-    groups = [group for group in trace_groups(network, example()) if not group.reason]
     torch.manual_seed(0)
-    return score(name, groups, network, Squares(), batches(count))
+    return score(name, list(groups(network).values()), network, Squares(), batches(count))
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"random", "fpgm"}))
@@ -85,10 +89,13 @@ def test_taylor_is_the_squared_gradient_of_a_gate_added_up_over_batches():
 def test_taylor_adds_up_the_columns_of_a_grouped_reader():
     network = make(Grouped)
     (batch,) = batches(1)
-    gate = torch.ones(1, 8, 1, 1, requires_grad=True)
-    outputs = network.linear(network.grouped(network.stem(batch.inputs) * gate).mean((2, 3)))
+    gate = torch.ones(1, 2, 4, 1, 1, requires_grad=True)  # two groups of four channels
+    stem = network.stem(batch.inputs).unflatten(1, (2, 4))
+    outputs = network.linear(network.grouped((stem * gate).flatten(1, 2)).mean((2, 3)))
     (gradient,) = torch.autograd.grad(Squares().loss(outputs, batch), gate)
-    assert torch.allclose(scores("taylor", network, 1)["stem.0"], gradient.flatten().square(), rtol=1e-3)
+    (inner,) = [group for group in groups(network).values() if group.units == 4]
+    expected = gradient.sum(1).flatten().square()  # a unit is one channel of each group
+    assert torch.allclose(scores("taylor", network, 1)[inner.name], expected, rtol=1e-3)
 
 
 def test_taylor_leaves_no_gradients_behind_and_reads_frozen_parameters():
@@ -98,8 +105,8 @@ def test_taylor_leaves_no_gradients_behind_and_reads_frozen_parameters():
 
 
 def test_taylor_skips_what_gets_no_gradient():
-    group = Group("one.0", 8, (Member("one.0", tuple(range(8)), tuple(range(8))),))
-    assert BUILT_IN["taylor"](group, make(Plain)).tolist() == [0.0] * 8
+    network = make(Plain)
+    assert BUILT_IN["taylor"](groups(network)["one.0"], network).tolist() == [0.0] * 8
 
 
 def test_bn_scale_reads_the_norm_or_else_the_weights():
@@ -107,27 +114,39 @@ def test_bn_scale_reads_the_norm_or_else_the_weights():
     scale = network.one[1].weight.detach().abs()
     assert torch.allclose(scores("bn_scale", network)["one.0"], scale / scale.mean())
     gate = make(Gate)
-    assert torch.equal(scores_of_gate("bn_scale", gate), scores_of_gate("l1", gate))
-
-
-def scores_of_gate(name, network):
-    return BUILT_IN[name](trace_groups(network, example())[0], network)
+    assert torch.equal(scores("bn_scale", gate)["conv"], scores("l1", gate)["conv"])
 
 
 def test_channels_of_a_transposed_convolution_are_its_second_axis():
     network = make(Transposed)
-    group = next(group for group in trace_groups(network, example()) if group.name == "up")
     expected = network.up.weight.detach().abs().sum((0, 2, 3))
-    assert torch.allclose(BUILT_IN["l1"](group, network), expected / expected.mean())
+    assert torch.allclose(scores("l1", network)["up"], expected / expected.mean())
 
 
 def test_random_depends_on_the_seed_alone():
     assert torch.equal(scores("random", make(Plain))["one.0"], scores("random", make(Plain))["one.0"])
 
 
-def test_a_channel_without_a_score_gets_the_mean():
-    partly = Group("one.0", 8, (Member("one.0", (0, 1), (0, 1)),))
-    assert BUILT_IN["l1"](partly, make(Plain))[2:].tolist() == [1.0] * 6
+@pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"random", "taylor"}))
+def test_a_head_is_scored_by_all_of_its_channels(name):
+    torch.manual_seed(0)
+    network = Separate()
+    with torch.no_grad():
+        for layer in (network.q, network.k, network.v):
+            layer.weight[4:8] *= 0.01
+            layer.bias[4:8] *= 0.01
+    (heads,) = [g for g in Observed(network, sequence_example(Separate)).groups if g.kind == "heads"]
+    found = BUILT_IN[name](heads, network)
+    assert found.shape == (3,) and (name == "fpgm" or found.argmin() == 1)
+
+
+def test_fewer_units_are_scored_among_themselves():
+    network = make(Plain)
+    group: Group = groups(network)["one.0"]
+    rows = network.one[0].weight.detach().flatten(1)[[1, 5, 6]]
+    assert torch.allclose(
+        BUILT_IN["fpgm"](group.only([1, 5, 6]), network).argsort(), torch.cdist(rows, rows).sum(1).argsort()
+    )
 
 
 def test_an_unknown_criterion_names_the_nearest():

@@ -9,13 +9,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from prunable_networks import CONVOLUTIONAL, Averaged, Grouped, Plain, Residual, Shuffle, example, make
+from prunable_networks import (
+    CONVOLUTIONAL,
+    Averaged,
+    Grouped,
+    Hardcoded,
+    Normed,
+    Plain,
+    Residual,
+    example,
+    make,
+)
 
-from autoprune.compress.groups import Group, Member
 from autoprune.compress.prune import Prune, units_to_cut
 from autoprune.compress.technique import Context
-from autoprune.errors import BadInput, ModelError
+from autoprune.errors import BadInput
 from autoprune.space import Choices, Options, Range
+from autoprune.structure import Group, Slice
 from autoprune.task import ClassificationTask
 
 torch.set_num_threads(1)
@@ -59,11 +69,22 @@ def test_a_model_of_which_nothing_can_be_cut_has_no_choices():
 
 
 def test_the_description_lists_every_group_with_its_reason():
-    described = technique().describe(make(Shuffle), example())
+    described = technique().describe(make(Normed), example())
     assert json.loads(json.dumps(described)) == described
-    assert [group["name"] for group in described["groups"]] == ["stem.0", "shuffled.0", "free.0", "linear"]
-    assert described["groups"][2] == {"name": "free.0", "layers": ["free.0"], "channels": 6, "reason": ""}
-    assert described["groups"][0]["reason"]
+    assert {group["name"]: group["reason"] for group in described["groups"]} == {
+        "embed": "a norm is taken over it",
+        "inner": "",
+        "linear": "its channels are outputs of the model",
+    }
+    inner = next(group for group in described["groups"] if group["name"] == "inner")
+    assert (inner["kind"], inner["layers"], inner["channels"], inner["proven"]) == (
+        "channels",
+        ["inner"],
+        16,
+        True,
+    )
+    assert {layer["layer"] for layer in described["frozen"]} == {"embed", "outer", "linear"}
+    assert described["way"] == described["ways"][0]["way"] == "module"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +99,7 @@ def test_the_description_lists_every_group_with_its_reason():
     ],
 )
 def test_the_user_includes_and_excludes_groups_by_their_layers(patterns, stays):
-    groups = Prune(**patterns).groups(make(Residual), example())
+    groups = Prune(**patterns).structure(make(Residual), example()).groups
     assert {g.name: g.reason for g in groups if g.reason and g.name != "linear"} == stays
 
 
@@ -159,9 +180,41 @@ def test_the_last_channel_of_a_layer_stays():
 
 
 def test_grouped_convolutions_stay_even():
-    network, record = pruned(make(Grouped), point(make(Grouped), 0.5))
+    choices = Choices({"prune.stem.0.2.ratio": 0.5, "prune.grouped.0.ratio": 0.5})
+    network, record = pruned(make(Grouped), choices)
     assert record["widths"] == {"stem.0": 4, "grouped.0": 6, "linear": 5}
-    assert network.grouped[0].weight.shape == (6, 2, 3, 3)
+    assert network.grouped[0].weight.shape == (6, 2, 3, 3) and network.grouped[0].groups == 2
+
+
+def test_whole_groups_of_a_convolution_can_go():
+    network, record = pruned(make(Grouped), Choices({"prune.stem.0.ratio": 0.5}))
+    assert record["widths"] == {"stem.0": 4, "grouped.0": 6, "linear": 5}
+    assert network.grouped[0].weight.shape == (6, 4, 3, 3) and network.grouped[0].groups == 1
+
+
+def test_groups_of_one_pattern_share_a_ratio():
+    tied = Prune(Range(0.0, 0.8, 0.0), tie=("*.0",))
+    space = tied.choices(make(Residual), example(), TARGET)
+    assert [name for name in space if name.endswith("ratio")] == ["prune.*.0.ratio"]
+    where = context(make(Residual))
+    tied.apply(make(Residual), Choices({"prune.*.0.ratio": 0.5}), where)
+    assert [len(gone) for gone in where.structure["prune"]["removed"].values()] == [4, 3, 6]
+
+
+def test_a_network_with_sizes_in_its_code_is_pruned_and_restored_as_a_graph():
+    network, where = make(Hardcoded), context(make(Hardcoded))
+    cut_once = technique().apply(copy.deepcopy(network), point(network, 0.5), where)
+    record = where.structure["prune"]
+    assert (record["way"], record["widths"]["stem.0"], record["widths"]["hidden"]) == ("graph", 2, 4)
+    again = technique().restore(copy.deepcopy(network), where)
+    assert torch.equal(cut_once(example()), again(example()))
+
+
+def test_what_a_norm_is_taken_over_is_pruned_when_the_user_says_so():
+    where = context(make(Normed))
+    choices = Choices({"prune.embed.ratio": 0.5})
+    network = Prune(Range(0.0, 0.8, 0.0), unproven=True).apply(make(Normed), choices, where)
+    assert network.norm.normalized_shape == (4,) and network(example()).isfinite().all()
 
 
 def test_ratios_of_groups_that_this_architecture_lacks_are_not_read():
@@ -179,10 +232,22 @@ def test_rounds_end_at_the_width_that_one_shot_reaches():
     assert widths[0] == widths[1]
 
 
-def test_a_cut_that_would_be_wrong_fails_instead():
-    """No space offers this ratio, but a point written by hand may hold it."""
-    with pytest.raises(ModelError, match=r"cannot prune one.0 together: cutting its channels gives other"):
-        pruned(make(Averaged), Choices({"prune.one.0.ratio": 0.5}))
+def test_later_rounds_score_what_is_left_among_itself():
+    """Points on a line: once some are gone, others are in the middle."""
+    network = make(Plain)
+    with torch.no_grad():
+        network.one[0].weight.zero_()
+        network.one[0].weight[:, 0, 0, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 10.0, 11.0])
+    found = {}
+    for schedule in SCHEDULES.values:
+        choices = {"prune.one.0.ratio": 0.5, "prune.criterion": "fpgm", "prune.schedule": schedule}
+        found[schedule] = pruned(network, Choices(choices))[1]["removed"]["one.0"]
+    assert found == {"one_shot": [1, 2, 3, 4], "iterative": [2, 3, 4, 5]}
+
+
+def test_a_ratio_of_a_group_that_stays_is_not_read():
+    choices = Choices({"prune.one.0.ratio": 0.5})
+    assert pruned(make(Averaged), choices)[1]["removed"] == {} and choices.read == {}
 
 
 @pytest.mark.parametrize(
@@ -200,8 +265,8 @@ def test_a_cut_that_would_be_wrong_fails_instead():
     ],
 )
 def test_a_ratio_is_rounded_to_units_and_to_what_the_target_likes(channels, together, ratio, multiple, left):
-    rows = tuple(range(channels))
-    group = Group("layer", channels, (Member("layer", rows, rows),), together=together)
+    places = np.arange(channels).reshape(-1, together)
+    group = Group("layer", "channels", len(places), (Slice("layer.weight", 0, places, "writes"),))
     assert channels - together * units_to_cut(group, ratio, multiple) == left
 
 

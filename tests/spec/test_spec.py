@@ -82,6 +82,7 @@ def test_everything_given_is_kept():
         "momentum": 0.9,
         "optimizer": "adamw",
         "precision": "auto",
+        "compile": False,
     }
     assert spec.cluster_settings() == {
         "address": "auto",
@@ -130,7 +131,7 @@ def test_a_spec_is_frozen():
         ("task", {"name": "a:b"}, "task: got {'name': 'a:b'}"),
         ("task", "nowhere.py:Task", "task: got 'nowhere.py:Task', expected an existing file"),
         ("target", "nowhere.py:T", "target: got 'nowhere.py:T', expected an existing file"),
-        ("space", 3, "space: got 3, expected a mapping of architecture, prune"),
+        ("space", 3, "space: got 3, expected a mapping of architecture, depth, prune"),
         ("space.quantise", True, "space.quantise: got an unknown field, expected one of architecture"),
         ("space.prune", {"ratio": {"low": 0.5}}, "space.prune.ratio: got {'low': 0.5}, expected low, high"),
         ("task", {"use": "a:b", "x": {"y": float("nan")}}, "task: got 'x' in it, expected named arguments"),
@@ -366,3 +367,12 @@ def test_junk_within_a_good_spec_is_accepted_or_refused(path, value):
         assert any(path[0] in line for line in error.problems)
     else:
         assert Spec.from_yaml(spec.to_yaml()) == spec
+
+
+def test_layers_to_freeze_are_patterns_and_no_setting_of_the_loop():
+    spec = load_spec({**FULL, "train": {"freeze": ["embeddings.*"], "compile": True, "precision": "float16"}})
+    assert spec.train.freeze == ("embeddings.*",)
+    assert "freeze" not in spec.train_settings()
+    assert spec.train_settings()["compile"] is True
+    with pytest.raises(SpecError, match="train.freeze: got 'stem', expected a list of names"):
+        load_spec({**FULL, "train": {"freeze": "stem"}})

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
+REJECTED = "rejected"
+"""System attribute of trials whose values were made up, since they break constraints that can be computed."""
+
+
 def _tpe(seed: int) -> BaseSampler:
     """Tree-structured Parzen estimators over all choices together; proposals under way count as bad ones."""
     from optuna.exceptions import ExperimentalWarning
@@ -45,9 +49,17 @@ def _evolution(seed: int) -> BaseSampler:
     return EvolutionSampler(seed=seed)
 
 
+def _guided(seed: int) -> BaseSampler:
+    """A model of every objective and constraint; see `guided`."""
+    from autoprune.search.samplers.guided import GuidedSampler
+
+    return GuidedSampler(seed=seed)
+
+
 BUILT_IN = {
-    "auto": _evolution,  # after warm-start points the best of these from 100 trials on
+    "auto": _guided,
     "evolution": _evolution,
+    "guided": _guided,
     "nsga2": _nsga2,
     "random": _random,
     "tpe": _tpe,

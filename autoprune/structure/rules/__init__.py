@@ -21,7 +21,7 @@ RULES: dict[str, Rule] = {
         "rrelu_with_noise _conj_physical _conj resolve_conj real imag angle polar feature_dropout "
         "_reshape_copy isnan isinf isfinite gelu elu silu mish celu selu hardswish hardsigmoid hardtanh "
         "leaky_relu softplus softshrink hardshrink threshold log_sigmoid_forward clamp pow nan_to_num floor_divide "
-        "bitwise_not logical_not lerp addcmul addcdiv _foreach_add view_dtype",
+        "bitwise_not logical_not lerp addcmul addcdiv _foreach_add",
     ),
     **shapes.RULES,
     **products.RULES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoprune.structure.dimensions import ONE, Axis, axis, pin, unify
@@ -46,7 +47,8 @@ def _is_mask(index: torch.Tensor) -> bool:
 def _picked(op: Operation, indices: Sequence[torch.Tensor]) -> Axes:
     """The axes that indices have together; masks pick a number of positions that only the values say."""
     if not any(_is_mask(index) for index in indices):
-        return broadcast(op, indices, torch.broadcast_shapes(*(index.shape for index in indices)))
+        shape = np.broadcast_shapes(*(tuple(index.shape) for index in indices))
+        return broadcast(op, indices, shape)
     for index in indices:
         pin(op.of(index), "it decides which positions are picked", op.line())
     sizes = [int(index.count_nonzero()) if _is_mask(index) else index.numel() for index in indices]

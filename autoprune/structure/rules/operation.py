@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autoprune.structure.dimensions import ONE, Axis, axis, product, unify
+from autoprune.structure.known import Known
 
 if TYPE_CHECKING:
     from autoprune.structure.observe import Watcher
@@ -84,9 +85,9 @@ class Operation:
         """The code says how long these axes are."""
         self.watcher.require(sizes, axes)
 
-    def is_known(self, size: int) -> bool:
-        """Whether a size is an integer of the model, and not computed from the shape of a tensor."""
-        return self.watcher.calls.sources([size])[0] is not None
+    def is_of_model(self, size: int) -> bool:
+        """Whether a size is, or is computed from, integers of the model, and not from the shape of a tensor."""
+        return any(isinstance(given, Known) for given in self.watcher.calls.integers if given == size)
 
     def line(self) -> str:
         """The model's line that is being run."""

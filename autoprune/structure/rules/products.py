@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.structure.dimensions import ONE, Axis, axis, doubt, leaves, pin, size_of, unify
+from autoprune.structure.dimensions import ONE, Axis, axis, leaves, pin, size_of, unify
 from autoprune.structure.rules.operation import Axes, Operation, Rule, broadcast_onto, merged, named
+
+# Said of attention to which no scale is given. A graph has the scale as a number of its own, which stays.
+DIVIDES = "attention divides by the root of its length"
 
 
 def _mm(op: Operation) -> list[Axes]:
@@ -71,7 +74,7 @@ def _linear(op: Operation) -> list[Axes]:
 def _trilinear(op: Operation) -> list[Axes]:
     """`nn.Bilinear`: (examples, i) and (examples, j) with a weight (out, i, j)."""
     one, weight, other = op.axes("i1"), op.axes("i2"), op.axes("i3")
-    if len(one) != 2 or len(weight) != 3 or op.arg("sumdim") != [1, 2]:
+    if len(one) != 2 or len(weight) != 3 or op.arg("sumdim") != [2, 3]:
         raise ValueError("another product of three tensors")
     unify(one[0], other[0])
     unify(one[1], weight[1])
@@ -106,7 +109,13 @@ def _convolution(op: Operation) -> list[Axes]:
     op.watcher.contracted(op.arg("weight"), 0 if transposed else 1, 1 if transposed else 0)
     if op.arg("bias") is not None:
         unify(op.axes("bias")[0], outer)
-    return [[x[0], outer, *op.pinned(op.outs[0])[2:]]]
+    return [[x[0], outer, *(x[2:] if _is_pointwise(op) else op.pinned(op.outs[0])[2:])]]
+
+
+def _is_pointwise(op: Operation) -> bool:
+    """Whether a convolution leaves the axes behind the channels as they are."""
+    kernel, strides, padding = op.arg("weight").shape[2:], op.arg("stride"), op.arg("padding")
+    return {*kernel, *strides} == {1} and not any(padding)
 
 
 def _embedding(op: Operation) -> list[Axes]:
@@ -133,8 +142,6 @@ def _attention(op: Operation) -> list[Axes]:
     unify(query[-1], key[-1])
     unify(key[-2], value[-2])
     _attends(query[1] if len(query) > 3 else ONE, (query[-1], value[-1]))
-    if op.arg("scale") is None:
-        doubt([query[-1]], "attention divides by the root of its length", op.line())
     mask = op.arg("attn_mask") if op.arg("attn_mask") is not None else op.arg("attn_bias")
     if mask is not None:
         broadcast_onto(op, mask, [*query[:-1], key[-2]])

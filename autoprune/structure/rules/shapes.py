@@ -154,7 +154,7 @@ def _edge(op: Operation, ax: Axis, edge: int, size: int) -> None:
     """Where a slice begins or ends: at a size of the model, counted from the end, or at a part of the whole axis."""
     if -size < edge < 0:
         pin([split(ax, size + edge, size)], "its positions are counted from the end", op.line())
-    elif 0 < edge < size and op.is_known(edge):
+    elif 0 < edge < size and op.is_of_model(edge):
         op.require([edge], [split(ax, 0, edge)])
     elif 0 < edge < size and not all(leaf.pinned for leaf in leaves(ax)):
         piece = math.gcd(edge, size)

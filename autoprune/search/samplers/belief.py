@@ -1,0 +1,194 @@
+"""What is believed of points: every objective and every constraint, learned from the trials so far.
+
+A belief is made anew for each proposal, and holds nothing but arrays. Objectives and constraints are predicted by a
+`Surrogate` each, except those that turn out to be a known cost: these are computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.pareto import Floats, ranks
+from autoprune.search.samplers.encoding import Encoding
+from autoprune.search.samplers.known import Known
+from autoprune.search.samplers.surrogate import Surrogate
+
+MOST_TRIALS = 300  # that the surrogates are conditioned on; suggestion time grows with its square
+MOST_TUNED = 50  # that a kernel is learned from
+BAG = 0.7  # share of the trials that a kernel is learned from, drawn anew each time
+LEAST_EXACT = 5  # trials on which a cost has to agree with an objective to stand for it
+EXACT = 1e-6  # of its spread: how well it has to agree
+SURE = 1e-6  # deviation of what is computed
+
+Scale = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What became of the finished trials.
+
+    Attributes:
+        rows: (N, d).
+        losses: (N, M), finite.
+        violations: (N, C), 0 or less where a constraint is met, finite.
+        measured: (N,), False where losses were made up, as of points that were rejected.
+    """
+
+    rows: Floats
+    losses: Floats
+    violations: Floats
+    measured: NDArray[np.bool_]
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which trials were measured and meet every constraint, (N,)."""
+        return self.measured & (self.violations <= 0).all(axis=1)
+
+
+class Belief:
+    """Predicts scaled losses and scaled violations.
+
+    Losses are scaled so that the better half is linear and of unit scale and the worse half logarithmic: how
+    bad a broken network is says little about good ones.
+
+    Args:
+        encoding: of the points.
+        known: figures that need no trial.
+        results: at least two trials of them measured.
+        surrogates: one for each objective and constraint, tuned here where `tune` is set.
+        tune: learn the kernels again.
+        generator: draws which trials kernels are learned from. Each time others: kernels that vary keep the
+            search from believing in one mistake for ever.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        known: Known,
+        results: Results,
+        surrogates: list[Surrogate],
+        *,
+        tune: bool,
+        generator: np.random.Generator,
+    ) -> None:
+        self._encoding, self._known, self._surrogates = encoding, known, surrogates
+        self.objectives = results.losses.shape[1]
+        told = results.measured if results.measured.sum() >= 2 else np.ones(len(results.rows), dtype=bool)
+        self._scales: list[Scale] = [_loss_scale(column[told]) for column in results.losses.T]
+        self._scales += [_violation_scale(column) for column in results.violations.T]
+        self.losses = self.scaled_losses(results.losses)
+        chosen = _chosen(results, generator)
+        rows = results.rows[chosen]
+        figures = known.figures(rows)
+        self._centre, deviation = figures.mean(axis=0), figures.std(axis=0)
+        self._spread = np.where(deviation > 0, deviation, 1.0)
+        outputs = np.column_stack([results.losses, results.violations])[chosen]
+        enough = told[chosen] if told[chosen].sum() >= 2 else np.ones(len(chosen), dtype=bool)
+        trusted = [enough if k < self.objectives else np.ones_like(enough) for k in range(outputs.shape[1])]
+        self._exact = _exact(known, rows, outputs, trusted)
+        self._trained: list[tuple[Floats, Floats, Floats]] = []
+        described = self._described(rows)
+        for k, surrogate in enumerate(surrogates):
+            use = trusted[k]
+            training = described[0][use], described[1][use], self._scales[k](outputs[use, k])
+            self._trained.append(training)
+            if k in self._exact:
+                continue
+            if tune:
+                most = max(2, min(MOST_TUNED, math.ceil(BAG * int(use.sum()))))
+                bag = generator.permutation(int(use.sum()))[:most]
+                surrogate.tune(*(part[bag] for part in training))
+            surrogate.fit(*training)
+
+    def scaled_losses(self, losses: Floats) -> Floats:
+        """Losses (N, M) as they are predicted."""
+        return np.column_stack([self._scales[k](losses[:, k]) for k in range(self.objectives)])
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Means and deviations of scaled losses and violations, (N, M + C) each."""
+        described = self._described(rows)
+        means, deviations = [], []
+        costs = self._known.costs(rows) if self._exact else np.zeros((len(rows), 0))
+        for k, surrogate in enumerate(self._surrogates):
+            if k in self._exact:
+                cost, slope, offset = self._exact[k]
+                mean = self._scales[k](slope * costs[:, cost] + offset)
+                deviation = np.full(len(rows), SURE)
+            else:
+                mean, deviation = surrogate.predict(*described)
+            means.append(mean)
+            deviations.append(deviation)
+        return np.column_stack(means), np.column_stack(deviations)
+
+    def assume(self, rows: Floats) -> Floats:
+        """Take points under way for what is expected of them; their scaled losses (K, M), the feasible ones'.
+
+        Nothing new is learned of the mean, but nobody is uncertain about them any more.
+        """
+        means, _ = self.predict(rows)
+        features, figures = self._described(rows)
+        for k, (surrogate, before) in enumerate(zip(self._surrogates, self._trained, strict=True)):
+            if k not in self._exact:
+                surrogate.fit(
+                    np.vstack([before[0], features]),
+                    np.vstack([before[1], figures]),
+                    np.concatenate([before[2], means[:, k]]),
+                )
+        return means[(means[:, self.objectives :] <= 0).all(axis=1), : self.objectives]
+
+    def _described(self, rows: Floats) -> tuple[Floats, Floats]:
+        return self._encoding.features(rows), (self._known.figures(rows) - self._centre) / self._spread
+
+
+def _chosen(results: Results, generator: np.random.Generator) -> NDArray[np.int64]:
+    """The trials to condition on: all, or the better ones and some of the rest."""
+    count = len(results.rows)
+    if count <= MOST_TRIALS:
+        return np.arange(count)
+    order = np.lexsort((ranks(results.losses), ~results.feasible))
+    best = MOST_TRIALS * 3 // 4
+    rest = generator.choice(order[best:], MOST_TRIALS - best, replace=False)
+    return np.concatenate([order[:best], rest])
+
+
+def _exact(
+    known: Known, rows: Floats, outputs: Floats, trusted: list[NDArray[np.bool_]]
+) -> dict[int, tuple[int, float, float]]:
+    """Which outputs are a computed cost, up to a factor and an offset: output -> cost, factor, offset."""
+    if not known.is_exact:
+        return {}
+    costs = known.costs(rows)
+    found = {}
+    for k, values in enumerate(outputs.T):
+        use = trusted[k]
+        spread = float(np.ptp(values[use])) if use.sum() >= LEAST_EXACT else 0.0
+        for cost, column in enumerate(costs.T):
+            if spread == 0.0 or np.ptp(column[use]) == 0.0:
+                continue
+            slope, offset = np.polyfit(column[use], values[use], 1)
+            if np.abs(slope * column[use] + offset - values[use]).max() <= EXACT * spread:
+                found[k] = (cost, float(slope), float(offset))
+    return found
+
+
+def _loss_scale(losses: Floats) -> Scale:
+    """0 at the median, -1 at the best tenth, logarithmic beyond the median."""
+    middle = float(np.median(losses))
+    unit = middle - float(np.quantile(losses, 0.1)) or float(np.std(losses)) or 1.0
+
+    def scaled(column: Floats) -> Floats:
+        away = (column - middle) / unit
+        return np.asarray(np.where(away > 0, np.log1p(away.clip(min=0.0)), away))
+
+    return scaled
+
+
+def _violation_scale(violations: Floats) -> Scale:
+    """Of unit scale near the limit, logarithmic far away; the sign stays."""
+    unit = float(np.median(np.abs(violations))) or 1.0
+    return lambda column: np.asarray(np.arcsinh(column / unit))

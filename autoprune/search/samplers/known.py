@@ -1,0 +1,112 @@
+"""What is known of a point before anybody tries it: costs, sensitivity, and how far it goes in all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import Ridge
+
+from autoprune.search.samplers.encoding import Encoding, Floats
+
+Costs = Callable[[Mapping[str, Any]], Mapping[str, float]]
+Prior = Mapping[str, Mapping[Any, float]]
+
+LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
+REMEMBERED = 100_000  # points whose costs are kept
+
+
+class Known:
+    """Figures of points that cost next to nothing.
+
+    Args:
+        encoding: of the points.
+        costs: the costs of a point by name, always the same names; asked for some hundred points a proposal, so it
+            should take microseconds. Without it they are predicted from what trials told (`learn`).
+        prior: choice -> value -> loss that is expected of it; between the values of a number it is interpolated, and
+            choices that are not named expect none.
+    """
+
+    def __init__(self, encoding: Encoding, costs: Costs | None, prior: Prior | None) -> None:
+        self._encoding = encoding
+        self._ask = costs
+        self._remembered: dict[bytes, list[float]] = {}
+        self._told: Ridge | None = None
+        self._learned = 0
+        self._names: list[str] = []
+        self._prior = {
+            j: _curve(encoding, j, prior[name])
+            for j, name in enumerate(encoding.names)
+            if prior and prior.get(name)
+        }
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether any choice has a prior."""
+        return bool(self._prior)
+
+    def learn(self, rows: Floats, told: Sequence[Mapping[str, float]]) -> None:
+        """Predict costs from those of trials: log-linear, as costs are mostly products of what choices keep.
+
+        Args:
+            rows: (N, d).
+            told: costs of each.
+        """
+        if self._ask is not None or len(told) < max(LEAST_TOLD, 1.1 * self._learned):
+            return
+        self._learned = len(told)
+        self._names = sorted(set.intersection(*(set(costs) for costs in told)))
+        if self._names:
+            table = np.array([[costs[name] for name in self._names] for costs in told], dtype=float)
+            self._told = Ridge(alpha=0.01).fit(self._encoding.features(rows), _logs(table))
+
+    def costs(self, rows: Floats) -> Floats:
+        """Costs of points (N, C); exact where they are computed, C = 0 where nothing is known of them."""
+        if self._ask is None:
+            if self._told is None:
+                return np.zeros((len(rows), 0))
+            return np.asarray(
+                np.expm1(self._told.predict(self._encoding.features(rows)).reshape(len(rows), -1))
+            )
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.clear()
+        return np.array([self._cost(row) for row in rows], dtype=float).reshape(len(rows), -1)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether costs are computed rather than predicted."""
+        return self._ask is not None
+
+    def prior(self, rows: Floats) -> Floats:
+        """Loss that is expected of points, shape (N,)."""
+        total = np.zeros(len(rows))
+        for j, (entries, losses) in self._prior.items():
+            total += np.interp(rows[:, j], entries, losses)
+        return total
+
+    def figures(self, rows: Floats) -> Floats:
+        """All of it that describes points, shape (N, G)."""
+        parts = [self._encoding.summaries(rows), _logs(self.costs(rows))]
+        return np.hstack([*parts, self.prior(rows)[:, None]] if self._prior else parts)
+
+    def _cost(self, row: Floats) -> list[float]:
+        key = row.tobytes()
+        if key not in self._remembered and self._ask is not None:
+            named = self._ask(self._encoding.point(row))
+            self._names = self._names or sorted(named)
+            self._remembered[key] = [float(named[name]) for name in self._names]
+        return self._remembered[key]
+
+
+def _logs(costs: Floats) -> Floats:
+    """Costs on a scale on which factors are steps."""
+    return np.asarray(np.log1p(costs.clip(min=0.0)))
+
+
+def _curve(encoding: Encoding, choice: int, losses: Mapping[Any, float]) -> tuple[Floats, Floats]:
+    """Entries of a choice and the losses there, ascending; options that are not named lose nothing."""
+    given = {encoding.entry(choice, value): float(loss) for value, loss in losses.items()}
+    options = int(encoding.options[choice])
+    entries = [float(k) for k in range(options)] if options else sorted(given)
+    return np.array(entries), np.array([given.get(entry, 0.0) for entry in entries])
