@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.constraint import Objective
+from autoprune.constraint import COMPUTABLE, Objective
 from autoprune.errors import BadInput, raised
 from autoprune.search.samplers import REJECTED
 from autoprune.space import Space, Value
@@ -116,6 +116,8 @@ class Sampling:
         if self._storage.get_trial(number).state.is_finished():
             self._storage.revise(number, values, violations)
         else:
+            costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
+            self._storage.set_trial_user_attr(number, "costs", costs)  # what a guided sampler learns to predict
             self._finish(number, values, violations)
 
     def tell_rejected(self, number: int, violations: Sequence[float]) -> None:
