@@ -167,7 +167,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _called(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Attention without a scale is doubted here: torch may take it apart before its operations are seen."""
+        """Attention without a scale is doubted here, too: torch may take it apart before its operations are seen."""
         if func is functional.scaled_dot_product_attention and kwargs.get("scale") is None:
             query = args[0] if args else kwargs["query"]
             doubt(self.axes_of(query)[-1:], DIVIDES, self.line())

@@ -32,6 +32,8 @@ TOLERANCE = 2e-5
 VISIBLE = 50 * TOLERANCE
 # Weights with less than this share of 1 / sqrt(inputs) are drawn larger, or attention would be too even to show much.
 LIVELY = 0.5
+# How far weights are perturbed, relative to their spread: as often as nothing shows (behind a ReLU that is dead).
+STRENGTHS = (0.1, 0.5, 2.5)
 HALF = (torch.float16, torch.bfloat16)
 DIFFERENT = "cutting its units gives other outputs than zeroing them: their indices cannot be followed"
 INVISIBLE = "its units do not show in the outputs, so that no cut of them can be checked"
@@ -56,16 +58,20 @@ def check_cut(model: nn.Module, example: Inputs, removed: Removed, *, visible: b
     if not removed:
         return ""
     try:
-        return _compared(copy.deepcopy(model), example, removed, visible)
+        for strength in STRENGTHS:
+            reason = _compared(copy.deepcopy(model), example, removed, strength)
+            if reason != INVISIBLE:
+                return reason
     except ModelError as error:
         return str(error)
     except Exception as error:  # whatever a stranger's forward raises on fewer units is the finding
         return f"the model does not run without some of its units: {described(error)}"
+    return INVISIBLE if visible else ""
 
 
-def _compared(probe: nn.Module, example: Inputs, removed: Removed, visible: bool) -> str:
+def _compared(probe: nn.Module, example: Inputs, removed: Removed, strength: float) -> str:
     """`check_cut` on a network that is spent by it."""
-    example = redraw(probe, example)
+    example = redraw(probe, example, strength)
     observed = Observed(probe, example)
     comparable = not any(observed.group(name).unproven for name in removed)
     with plain_execution(probe):
@@ -77,16 +83,11 @@ def _compared(probe: nn.Module, example: Inputs, removed: Removed, visible: bool
     if [output.shape for output in zeroed] != [output.shape for output in without]:
         return OUTPUTS
     if not comparable:
-        return (
-            ""
-            if all(output.isfinite().all() for output in without)
-            else "the outputs are no numbers any more"
-        )
+        finite = all(output.isfinite().all() for output in without)
+        return "" if finite else "the outputs are no numbers any more"
     if not _distance(zeroed, without, whole, zeroed) <= TOLERANCE:
         return DIFFERENT
-    if visible and not _distance(whole, zeroed, whole, zeroed) >= VISIBLE:
-        return INVISIBLE
-    return ""
+    return "" if _distance(whole, zeroed, whole, zeroed) >= VISIBLE else INVISIBLE
 
 
 def _outputs(model: nn.Module, example: Inputs) -> list[torch.Tensor]:
@@ -103,15 +104,25 @@ def _distance(some: list[torch.Tensor], others: list[torch.Tensor], *scales: lis
         finite = one.isfinite()
         if not torch.equal(finite, other.isfinite()):
             return math.inf
-        if finite.any():
-            scale = max(float(size[finite].abs().max()) for size in sizes)
-            largest = max(largest, float((one - other)[finite].abs().max()) / max(scale, 1e-12))
+        scale = max(1e-12, *(_largest(size) for size in sizes))
+        largest = max(largest, _largest(torch.where(finite, one - other, 0.0)) / scale)
     return largest
 
 
+def _largest(tensor: torch.Tensor) -> float:
+    """The largest finite absolute value, 0 where there is none."""
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
 @torch.no_grad()
-def redraw(model: nn.Module, example: Inputs) -> Inputs:
+def redraw(model: nn.Module, example: Inputs, strength: float) -> Inputs:
     """Perturb every parameter and statistic, so that no two are equal and none is zero; from a fixed seed.
+
+    Args:
+        model: the network, changed in place.
+        example: its inputs.
+        strength: size of the perturbation, relative to the spread of each parameter.
 
     Returns:
         the example in the precision that the network has now: half precision is widened.
@@ -123,7 +134,7 @@ def redraw(model: nn.Module, example: Inputs) -> Inputs:
             example = map_tensors(lambda tensor: tensor.float() if tensor.dtype in HALF else tensor, example)
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                _perturb(parameter)
+                _perturb(parameter, strength)
         for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
                 buffer.add_(torch.randn_like(buffer), alpha=0.1)
@@ -132,15 +143,15 @@ def redraw(model: nn.Module, example: Inputs) -> Inputs:
     return example
 
 
-def _perturb(parameter: torch.Tensor) -> None:
+def _perturb(parameter: torch.Tensor, strength: float) -> None:
     spread = parameter.std().item() if parameter.numel() > 1 else 0.0
     if parameter.dim() < 2 or spread < 1e-6 or not parameter.is_contiguous():
-        parameter.add_(torch.randn_like(parameter), alpha=0.1 * spread if spread > 1e-6 else 0.1)
+        parameter.add_(torch.randn_like(parameter), alpha=strength * (spread if spread > 1e-6 else 1.0))
         return
     lively = LIVELY / math.sqrt(parameter.numel() / len(parameter))
     parameter.mul_(max(1.0, lively / spread))
     rows = parameter.view(len(parameter), -1)  # noise of rank one, which takes no memory
-    rows.addr_(torch.randn_like(rows[:, 0]), torch.randn_like(rows[0]), alpha=0.1 * max(spread, lively))
+    rows.addr_(torch.randn_like(rows[:, 0]), torch.randn_like(rows[0]), alpha=strength * max(spread, lively))
 
 
 def proven(

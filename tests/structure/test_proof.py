@@ -77,6 +77,19 @@ def test_the_check_says_when_a_cut_does_not_show():
     assert check_cut(make(Deaf), example(), {"one.0": [1, 2]}, visible=False) == ""
 
 
+def test_a_dead_end_is_brought_to_life():
+    class Depth(Plain):
+        """Distances from the camera are never negative."""
+
+        def forward(self, x):
+            return F.relu(super().forward(x))
+
+    network = make(Depth)
+    nn.init.constant_(network.linear.bias, -2.0)
+    assert network(example()).abs().sum() == 0.0
+    assert check_cut(network, example(), {"one.0": [1, 2]}) == ""
+
+
 def test_outputs_of_another_shape_are_outputs():
     class Exposed(Plain):
         def forward(self, x):
@@ -124,7 +137,7 @@ def test_redrawn_weights_are_all_different_and_always_the_same():
     for network in (one, other):
         nn.init.zeros_(network.one[0].weight)
         nn.init.ones_(network.linear.weight)
-        redraw(network, example())
+        redraw(network, example(), 0.1)
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
         assert not tensor.is_floating_point() or len(tensor.unique()) == tensor.numel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.structure.dimensions import ONE, Axis, axis, leaves, pin, size_of, unify
+from autoprune.structure.dimensions import ONE, Axis, axis, doubt, leaves, pin, size_of, unify
 from autoprune.structure.rules.operation import Axes, Operation, Rule, broadcast_onto, merged, named
 
 # Said of attention to which no scale is given. A graph has the scale as a number of its own, which stays.
@@ -142,6 +142,8 @@ def _attention(op: Operation) -> list[Axes]:
     unify(query[-1], key[-1])
     unify(key[-2], value[-2])
     _attends(query[1] if len(query) > 3 else ONE, (query[-1], value[-1]))
+    if op.arg("scale") is None:
+        doubt([query[-1]], DIVIDES, op.line())
     mask = op.arg("attn_mask") if op.arg("attn_mask") is not None else op.arg("attn_bias")
     if mask is not None:
         broadcast_onto(op, mask, [*query[:-1], key[-2]])
