@@ -40,4 +40,4 @@ if __name__ == "__main__":
         Study.create(sys.argv[1], spec, SPACE, {}, BASELINE) as study,
         Pool(f"{Path(__file__).resolve()}:Slow", {}, workers=2) as pool,
     ):
-        run_search(study, pool, make_sampler("auto", 0), on_event=show)
+        run_search(study, pool, make_sampler("evolution", 0), on_event=show)

@@ -26,7 +26,7 @@ def search_spec(**changes: object) -> Spec:
         "task": "digits",
         "constraints": ["size_bytes <= 80%", "accuracy >= baseline - 8"],
         "budget": {"trials": 20},
-        "search": {"rungs": [0, 1, 3]},
+        "search": {"rungs": [0, 1, 3], "sampler": "evolution"},
     }
     for name, value in changes.items():
         before = fields.get(name)

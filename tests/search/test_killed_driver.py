@@ -40,7 +40,7 @@ def test_kill_9_loses_no_evaluation_and_resume_finishes_the_budget(tmp_path: Pat
         on_record = {(trial.number, rung) for trial in study.trials for rung in trial.evaluations}
         assert reported <= on_record
         assert 0 < len(study.pending) <= 2
-        run_search(study, InlineWorkers(), make_sampler("auto", 1))
+        run_search(study, InlineWorkers(), make_sampler("evolution", 1))
         assert len(study.results) == 300 and study.state == "finished"
         assert reported <= {(trial.number, rung) for trial in study.trials for rung in trial.evaluations}
 
