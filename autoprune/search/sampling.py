@@ -117,7 +117,9 @@ class Sampling:
             self._storage.revise(number, values, violations)
         else:
             costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
-            self._storage.set_trial_user_attr(number, "costs", costs)  # what a guided sampler learns to predict
+            self._storage.set_trial_user_attr(
+                number, "costs", costs
+            )  # what a guided sampler learns to predict
             self._finish(number, values, violations)
 
     def tell_rejected(self, number: int, violations: Sequence[float]) -> None:
