@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from autoprune.candidate import (
 from autoprune.clock import Clock
 from autoprune.compress import techniques_of
 from autoprune.compress.store import coding_of
-from autoprune.compress.technique import Context
+from autoprune.compress.technique import Context, Recovery
 from autoprune.deployed import stored_bytes
 from autoprune.errors import AutopruneError, RunFolderError, SpecError, TaskError, raised
 from autoprune.frozen import freeze, unmatched
@@ -52,7 +53,7 @@ from autoprune.task import (
     model_problems,
 )
 from autoprune.tensors import Inputs
-from autoprune.train import TrainSettings, recalibrate, train
+from autoprune.train import StepHook, TrainSettings, recalibrate, train
 
 SIZE = "size_bytes"
 RECALIBRATION_BATCHES = 10
@@ -191,10 +192,12 @@ class Evaluator:
             result.state, result.reason = "rejected", broken
             return
         with clock.time("train"):
-            self._train(model, rung, request, choices, context)
-            result.checkpoint = save_checkpoint(model, context.structure, request.rung)
+            trained = self._train(model, rung, request, choices, context)
+            if trained is not model:
+                result.metrics.update(self.price(trained, choices))
+            result.checkpoint = save_checkpoint(trained, context.structure, request.rung)
         with clock.time("deploy"):
-            deployed, runnable = self.deploy(model, choices, context)
+            deployed, runnable = self.deploy(trained, choices, context)
             context.structure["layers"] = cost.layer_table(deployed, self.example)
             result.metrics.update(self.stored(deployed, context))
         with clock.time("validate"):
@@ -246,10 +249,14 @@ class Evaluator:
         """The candidate before training, and the last rung that its weights were trained to (-1: none)."""
         if request.checkpoint is not None:
             return restore(request.checkpoint, self.techniques, context)
+        return self._built(choices, context), -1
+
+    def _built(self, choices: Choices, context: Context) -> nn.Module:
+        """The candidate as its techniques make it, from the reference's weights."""
         model = build(choices, context)
         for technique in self.techniques:
             model = technique.apply(model, choices, context)
-        return model, -1
+        return model
 
     def _broken(self, metrics: Mapping[str, float], context: Context) -> str:
         """Which constraints on computable costs do not hold, in words; empty when all do."""
@@ -264,14 +271,45 @@ class Evaluator:
 
     def _train(
         self, model: nn.Module, done: int, request: Request, choices: Choices, context: Context
-    ) -> None:
-        """Train from rung `done` to the one requested, one stretch each."""
+    ) -> nn.Module:
+        """The candidate trained from rung `done` to the one requested, one stretch each."""
         if request.epochs is not None:
             self._stretch(model, request.epochs, request.rung, request, choices, context)
-            return
+            return model
         ends = (0.0, *self.spec.search.rungs)
         for rung in range(done + 1, request.rung + 1):
-            self._stretch(model, ends[rung + 1] - ends[rung], rung, request, choices, context)
+            epochs, is_first = ends[rung + 1] - ends[rung], ends[rung] == 0
+            if epochs > 0 and is_first and any(t.is_gradual(choices) for t in self.techniques):
+                model, epochs = self._shaped(epochs, rung, request, choices, context)
+                if epochs <= 0:
+                    continue
+            self._stretch(model, epochs, rung, request, choices, context)
+        return model
+
+    def _shaped(
+        self, epochs: float, rung: int, request: Request, choices: Choices, context: Context
+    ) -> tuple[nn.Module, float]:
+        """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""
+
+        def descend(model: nn.Module, epochs: float, on_step: StepHook | None) -> None:
+            done = round(999 * (1.0 - recovery.left))
+            self._descend(model, model, epochs, request, choices, context, 1000 * (rung + 1) + done, on_step)
+
+        recovery = Recovery(descend, self._quality, epochs)
+        context.structure.clear()
+        context.recovery = recovery
+        try:
+            return self._built(choices, context), epochs * recovery.left
+        finally:
+            context.recovery = None
+
+    def _quality(self, model: nn.Module) -> float:
+        """The first objective that the task measures, of a float network on the validation split; larger is better."""
+        metrics = evaluate_metrics(model.eval(), self.task, self.data.val)
+        objective = next((o for o in self.spec.objectives if o.metric in metrics), None)
+        if objective is None:
+            return next(iter(metrics.values()))
+        return metrics[objective.metric] * (-1 if objective.direction == "minimize" else 1)
 
     def _stretch(
         self,
@@ -290,10 +328,31 @@ class Evaluator:
                     model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=self.spec.seed
                 )
             return
-        freeze(model, self.spec.train.freeze)
-        trained, kept = model, split
+        trained = model
         for technique in self.techniques:
             trained = technique.wrap(trained, choices, context)
+
+        def on_step(step: int, total: int) -> None:
+            for technique in self.techniques:
+                technique.on_step(model, step, total)
+
+        self._descend(model, trained, epochs, request, choices, context, 1000 * (rung + 1), on_step)
+
+    def _descend(
+        self,
+        model: nn.Module,
+        trained: nn.Module,
+        epochs: float,
+        request: Request,
+        choices: Choices,
+        context: Context,
+        seed: int,
+        on_step: StepHook | None,
+    ) -> None:
+        """One cycle of training of `trained`, which is `model` or shares its parameters."""
+        freeze(model, self.spec.train.freeze)
+        kept = self.data.train
+        for technique in self.techniques:
             kept = technique.train_on(kept, choices, context)
 
         def loss(outputs: Any, batch: Batch, value: torch.Tensor) -> torch.Tensor:
@@ -301,22 +360,25 @@ class Evaluator:
                 value = technique.loss(outputs, batch, value, choices, context)
             return value
 
-        def on_step(step: int, total: int) -> None:
-            for technique in self.techniques:
-                technique.on_step(model, step, total)
-
         usual = self.settings.learning_rate
         rate = request.learning_rate or choices.number("train.learning_rate", usual)
-        compiled = stretch(
-            trained,
-            self.task,
-            replace(self.data, train=kept),
-            epochs=epochs,
-            settings=replace(self.settings, learning_rate=rate),
-            loss=loss,
-            on_step=on_step,
-            seed=self.spec.seed + 1000 * (rung + 1),
-        )
+        with ExitStack() as watched:
+            along = [
+                parameter
+                for technique in self.techniques
+                for parameter in watched.enter_context(technique.watch(trained, choices, context))
+            ]
+            compiled = stretch(
+                trained,
+                self.task,
+                replace(self.data, train=kept),
+                epochs=epochs,
+                settings=replace(self.settings, learning_rate=rate),
+                loss=loss,
+                on_step=on_step,
+                along=along,
+                seed=self.spec.seed + seed,
+            )
         if compiled:
             context.structure["train"] = {"compiled": compiled}
 

@@ -6,7 +6,7 @@ masked stays masked, and the weights are finite. They are seen to here, after ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ def stretch(
     settings: TrainSettings,
     loss: LossHook | None = None,
     on_step: StepHook | None = None,
+    along: Iterable[nn.Parameter] = (),
     seed: int = 0,
 ) -> str:
     """One stretch of training, in place: by the task's own `fit` where it has one, by our loop where not.
@@ -36,14 +37,24 @@ def stretch(
         loss: what techniques make of the task's loss; in a `fit`, it is part of `budget.loss`.
         on_step: called after each step of our loop; after a `fit` once, as after the last step, so that what techniques
             keep masked is masked again.
+        along: parameters outside of the model that our loop trains with it.
 
     Returns:
         What came of `train.compile`, in words; empty when it was not asked for.
     """
     if not isinstance(task, TrainsItself):
-        return train(
-            model, task, data.train, epochs=epochs, settings=settings, loss=loss, on_step=on_step, seed=seed
-        ).compiled
+        summary = train(
+            model,
+            task,
+            data.train,
+            epochs=epochs,
+            settings=settings,
+            loss=loss,
+            on_step=on_step,
+            along=along,
+            seed=seed,
+        )
+        return summary.compiled
 
     def whole(outputs: Any, batch: Batch, own: torch.Tensor | None = None) -> torch.Tensor:
         value = task.loss(outputs, batch) if own is None else own

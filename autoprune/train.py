@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,7 @@ def train(
     settings: TrainSettings | None = None,
     loss: LossHook | None = None,
     on_step: StepHook | None = None,
+    along: Iterable[nn.Parameter] = (),
     seed: int = 0,
 ) -> TrainSummary:
     """Train `model` in place for one cycle of the learning rate, and leave it in eval mode.
@@ -101,6 +102,7 @@ def train(
         loss: the loss to descend, given outputs, batch and the task's own loss; called under the same
             precision as the model.
         on_step: called after each optimizer step with its number (from 1) and the total.
+        along: parameters outside of the model that are trained with it.
         seed: of shuffling, augmentation and dropout.
 
     Raises:
@@ -110,13 +112,16 @@ def train(
     total = max(1, round(epochs * steps_per_epoch(split, settings.batch_size)))
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if settings.device == "cuda" else []):
         torch.manual_seed(seed)
+        others = nn.ParameterList(along)
         move(model, settings.device)
+        move(others, settings.device)
         try:
-            cycle = _Cycle(model, task, settings, loss)
+            cycle = _Cycle(model, task, settings, loss, list(others))
             return cycle.run(_endless(split, settings.batch_size, seed), total, on_step)
         finally:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             move(model, "cpu")
+            move(others, "cpu")
             model.eval()
 
 
@@ -142,10 +147,17 @@ def _task_loss(outputs: Any, batch: Batch, loss: torch.Tensor) -> torch.Tensor: 
 class _Cycle:
     """One cycle of the learning rate: the optimizer, the schedule and the step."""
 
-    def __init__(self, model: nn.Module, task: Task, settings: TrainSettings, loss: LossHook | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        settings: TrainSettings,
+        loss: LossHook | None,
+        along: list[nn.Parameter],
+    ) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.hook = loss or _task_loss
-        self.optimizer = _optimizer(model, settings)
+        self.optimizer = _optimizer(model, along, settings)
         self.forward = Forward(model, compile=settings.compile)
         self.precision = autocast(settings.precision, settings.device)
         half = half_precision(settings.precision, settings.device)
@@ -219,13 +231,14 @@ class _Cycle:
         return value
 
 
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, along: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise TaskError(
             "every parameter of the model is frozen (requires_grad=False): unfreeze some, or set train.epochs and "
             "search.rungs to 0"
         )
+    trained += along
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},

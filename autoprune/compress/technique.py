@@ -6,13 +6,20 @@ A candidate is made in this order, for every technique in turn; each hook but `c
     apply      once, on the freshly built model: change its structure (prune)
     train_on   before each stretch of training: the examples that it sees (data pruning)
     wrap       before each stretch of training: what is trained instead (fake-quantizers in place)
+    watch      around each stretch of training: look into what is trained, and train parameters along (hints)
     loss       in each training step: what the model learns from (a teacher)
     on_step    after each optimizer step (keep masks masked)
     finalize   after training: the model that is measured and deployed (quantize)
+
+A technique that changes the structure little by little, with training in between, says so by `is_gradual`. Its `apply`
+is called without `context.recovery` first, for the costs of what it will come to and for rungs without training, and
+once more on a freshly built model when the first stretch of training begins: with a `Recovery`, by which it trains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +27,44 @@ import torch
 from torch import nn
 
 from autoprune.space import Choice, Choices
-from autoprune.train import TrainSettings
+from autoprune.train import StepHook, TrainSettings
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
     from autoprune.task import Batch, Data, Split, Task
+
+
+class Recovery:
+    """The training that a gradual technique may use while it changes a network: a part of the stretch that begins.
+
+    What it does not use is trained afterwards, so that every candidate of a rung trains equally long.
+
+    Args:
+        descend: trains a network in place, for so many epochs, with a hook after each step, in one cycle of the
+            learning rate; it leaves the network in eval mode.
+        look: the quality of a network on the validation split, larger is better.
+        epochs: of the stretch.
+    """
+
+    def __init__(
+        self,
+        descend: Callable[[nn.Module, float, StepHook | None], None],
+        look: Callable[[nn.Module], float],
+        epochs: float,
+    ) -> None:
+        self._descend, self._look, self._epochs = descend, look, epochs
+        self.left = 1.0  # share of the stretch that is not used yet
+
+    def train(self, model: nn.Module, share: float, on_step: StepHook | None = None) -> None:
+        """Train `model` in place for a share of the stretch, as far as it is left; nothing when nothing is."""
+        share = min(share, self.left)
+        if share > 0:
+            self.left = max(0.0, self.left - share)
+            self._descend(model, share * self._epochs, on_step)
+
+    def quality(self, model: nn.Module) -> float:
+        """The first objective that the task measures, on the validation split; negative where it is minimized."""
+        return self._look(model)
 
 
 @dataclass
@@ -40,6 +80,7 @@ class Context:
         settings: how networks are trained in this search.
         structure: plain data (JSON) in which techniques record what they really did, under their own name.
             On a candidate that continues from a checkpoint it holds what was recorded before.
+        recovery: the training that a gradual technique may use in `apply`; None where there is none.
     """
 
     task: Task
@@ -49,6 +90,7 @@ class Context:
     seed: int = 0
     structure: dict[str, Any] = field(default_factory=dict)
     settings: TrainSettings = field(default_factory=TrainSettings)
+    recovery: Recovery | None = None
 
 
 class Technique:
@@ -71,6 +113,10 @@ class Technique:
     def check(self, task: Task, data: Data) -> None:
         """Raise a `TaskError` where the technique cannot work with this task or data."""
 
+    def is_gradual(self, choices: Choices) -> bool:
+        """Whether `apply` wants to train while it changes this candidate."""
+        return False
+
     def apply(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
         """Change the structure of a freshly built model; record it in `context.structure[self.name]`."""
         return model
@@ -90,6 +136,16 @@ class Technique:
     def wrap(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
         """The module that is trained; it shares its parameters with `model`."""
         return model
+
+    @contextmanager
+    def watch(
+        self, trained: nn.Module, choices: Choices, context: Context
+    ) -> Iterator[Iterable[nn.Parameter]]:
+        """Around a stretch of training of `trained`, all wrapped; gives parameters that are trained with it.
+
+        A task that trains itself has no place for such parameters: a technique that needs them refuses it in `check`.
+        """
+        yield ()
 
     def loss(
         self, outputs: Any, batch: Batch, loss: torch.Tensor, choices: Choices, context: Context
