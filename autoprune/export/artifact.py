@@ -8,13 +8,11 @@
     README.md           how to run it
     manifest.json       format, versions, and the SHA-256 of every other file
 
-It appears whole or not at all. Reading it unpickles nothing and runs no code from it; a file that is missing,
-was added or differs from its hash is refused. The hashes find damage, not malice: they lie in the folder too.
+It appears whole or not at all; `autoprune.stored` reads it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -26,30 +24,21 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import fx, nn
 
 import autoprune
 from autoprune.compress.store import coding_of
-from autoprune.deployed import pack_state, unpack_state
-from autoprune.deployed.packing import decode_state
+from autoprune.deployed import pack_state
 from autoprune.errors import ArtifactError
-from autoprune.export import graph, readme, replay
+from autoprune.export import readme
+from autoprune.stored import graph, replay
+from autoprune.stored.reading import FORMAT, MANIFEST, METRICS, STRUCTURE, WEIGHTS, identity_of, is_plain
 from autoprune.targets.interface import Interface
 from autoprune.tensors import Inputs, call
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
-STRUCTURE = "structure.json"
-METRICS = "metrics.json"
 OWN_FILES = (WEIGHTS, STRUCTURE, METRICS, "config.yaml", "README.md", MANIFEST)
-LARGEST_JSON = 64 * 2**20
 VERSIONED = ("torch", "onnx", "onnxruntime")
-
-Factory = Callable[..., nn.Module]
 
 
 class Contents(NamedTuple):
@@ -121,14 +110,10 @@ def check_free(folder: Path) -> None:
 
 def _check_names(files: Mapping[str, bytes]) -> None:
     for name in files:
-        if name in OWN_FILES or not _is_plain(name):
+        if name in OWN_FILES or not is_plain(name):
             raise ArtifactError(
                 f"the target gives a file {name!r}; expected a plain name other than {OWN_FILES}"
             )
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and Path(name).name == name and "\\" not in name
 
 
 def _write_files(folder: Path, contents: Contents) -> None:
@@ -158,8 +143,18 @@ def _structure(contents: Contents) -> dict[str, Any]:
     try:
         return {**common, "graph": graph.store(contents.model, contents.example)}
     except ArtifactError as error:
-        layers = replay.layers_to_json(contents.model)
-        return {**common, "graph": None, "reason": str(error), "layers": layers}
+        if isinstance(contents.model, fx.GraphModule):  # no code of the user's could make it again
+            raise
+        return {**common, "graph": None, "reason": str(error), **_repeatable(contents.model)}
+
+
+def _repeatable(model: nn.Module) -> dict[str, Any]:
+    """What has to be repeated on a network that the user's own function makes."""
+    return {
+        "layers": replay.layers_to_json(model),
+        "sizes": replay.sizes_to_json(model),
+        "unsaved": replay.unsaved_to_json(model),
+    }
 
 
 def _plain(data: Any) -> Any:
@@ -172,111 +167,7 @@ def _write_json(path: Path, data: Any) -> None:
 
 
 def _write_manifest(folder: Path) -> None:
-    files = {p.name: _identity(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
+    files = {p.name: identity_of(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
     versions = {"autoprune": autoprune.__version__, "python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in VERSIONED}
     _write_json(folder / MANIFEST, {"format": FORMAT, "versions": versions, "files": files})
-
-
-def _identity(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"sha256": digest.hexdigest(), "bytes": path.stat().st_size}
-
-
-def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
-    """The candidate in an artifact as a module, in eval mode, once every file is what it was when written.
-
-    Args:
-        folder: the artifact.
-        model: makes the uncompressed network (`MyTask().model`). Only needed for networks whose `forward`
-            cannot be written as a graph; the message says so.
-
-    Raises:
-        ArtifactError: the artifact is incomplete, was changed, is of a newer format, or needs `model`.
-    """
-    folder = Path(folder)
-    check_files(folder)
-    structure = _read_json(folder / STRUCTURE)
-    try:
-        packed = load_tensors((folder / WEIGHTS).read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise ArtifactError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    try:
-        made = _make(folder, structure, model, packed)
-    except (RuntimeError, ValueError) as error:
-        raise ArtifactError(f"{folder / WEIGHTS} does not fit structure.json: {error}") from None
-    if empty := [name for name, tensor in _tensors(made).items() if tensor.is_meta]:
-        raise ArtifactError(f"{folder / WEIGHTS} has no values for {', '.join(empty[:5])}")
-    return made.eval().requires_grad_(False)
-
-
-def _make(
-    folder: Path, structure: Mapping[str, Any], factory: Factory | None, packed: Mapping[str, torch.Tensor]
-) -> nn.Module:
-    if structure.get("graph") is not None:
-        return graph.restore(structure["graph"], packed)
-    if factory is None:
-        raise ArtifactError(
-            f"{folder} holds a network that could not be stored as a graph ({structure.get('reason')}); "
-            "load(folder, model=...) needs the function that makes the uncompressed network"
-        )
-    architecture = dict(structure.get("structure") or {}).get("architecture", {})
-    made = replay.rebuild(factory, architecture, structure.get("layers"), decode_state(packed))
-    made.load_state_dict(unpack_state(packed, made), assign=True)
-    return made
-
-
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def check_files(folder: str | Path) -> dict[str, Any]:
-    """The manifest of an artifact, once every file in the folder agrees with it.
-
-    Raises:
-        ArtifactError: no artifact, a newer format, or a file is missing, unknown, changed or a link.
-    """
-    folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
-        raise ArtifactError(f"{folder} is no artifact: it has no {MANIFEST}")
-    manifest = _read_json(folder / MANIFEST)
-    found = manifest.get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise ArtifactError(f"{folder} has format {found!r}; this autoprune reads up to {FORMAT}: upgrade it")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not {WEIGHTS, STRUCTURE} <= set(files):
-        raise ArtifactError(f"{folder / MANIFEST} does not list the artifact's files")
-    _check_present(folder, set(files))
-    for name, identity in files.items():
-        if _identity(folder / name) != identity:
-            raise ArtifactError(f"{folder / name} was changed: it differs from its SHA-256 in {MANIFEST}")
-    return manifest
-
-
-def _check_present(folder: Path, listed: set[str]) -> None:
-    """Exactly the listed files lie in the folder: plain ones, no links, nothing outside of it."""
-    if outside := sorted(name for name in listed if not _is_plain(name)):
-        raise ArtifactError(f"{folder / MANIFEST} lists {outside[0]!r}, which is no file of this folder")
-    present = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
-    if missing := sorted(listed - set(present)):
-        raise ArtifactError(f"{folder} is incomplete: {', '.join(missing)} is missing")
-    if unknown := sorted(set(present) - listed):
-        raise ArtifactError(f"{folder} holds {', '.join(unknown)}, which {MANIFEST} does not list")
-    for path in (*present.values(), folder / MANIFEST):
-        if path.is_symlink() or not path.is_file():
-            raise ArtifactError(f"{path} is a link or no file; an artifact holds plain files only")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ArtifactError(f"{path} is larger than {LARGEST_JSON} bytes")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
-    if not isinstance(data, dict):
-        raise ArtifactError(f"{path} does not hold a JSON object")
-    return data

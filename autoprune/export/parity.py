@@ -21,10 +21,10 @@ import torch
 
 from autoprune.errors import ParityError
 from autoprune.export import run_onnx
-from autoprune.export.artifact import Factory, load
 from autoprune.export.comparison import Comparison, Run, in_form
 from autoprune.export.generation import generation_agreement
 from autoprune.export.readme import ONNX
+from autoprune.stored.reading import Factory, load
 from autoprune.targets.interface import Interface, arrays
 from autoprune.task import Batch, Split, Task, evaluate_metrics
 from autoprune.tensors import Inputs, call

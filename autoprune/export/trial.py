@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.candidate import restore
+from autoprune.compress.lsq import drop_steps
 from autoprune.compress.technique import Context
 from autoprune.errors import ArtifactError, ModelError, ParityError, RunFolderError
 from autoprune.evaluate import Evaluator
@@ -38,7 +39,7 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
         ArtifactError: the folder cannot be written.
     """
     check_free(folder)
-    choices, context = Choices(trial.choices), evaluator.context()
+    choices, context = Choices(trial.choices), evaluator.context(_repeat(trial))
     model = rebuilt(study, trial, evaluator, context)
     deployed, runnable = evaluator.deploy(model, choices, context)
     validated = evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val)
@@ -69,7 +70,8 @@ def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path)
 def export_pretrained(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
     """Write the float weights of `trial` as transformers' own library stores and loads them.
 
-    Bits are left out: that library has no place for them. The configuration follows what was pruned.
+    Bits are left out: that library has no place for them. The configuration follows what was pruned; where blocks
+    were dropped, those behind them move up.
 
     Raises:
         RunFolderError: as for `export_trial`.
@@ -77,13 +79,15 @@ def export_pretrained(study: Study, trial: Trial, evaluator: Evaluator, folder: 
         ArtifactError: the folder cannot be written.
     """
     check_free(folder)
-    model: Any = rebuilt(study, trial, evaluator, evaluator.context())
+    context = evaluator.context(_repeat(trial))
+    model: Any = rebuilt(study, trial, evaluator, context)
     if not is_pretrained(model):
         raise ModelError(
             f"trial {trial.number} is a {type(model).__name__}, which transformers cannot store: "
             "it has no configuration"
         )
-    follow_config(model, evaluator.example)
+    drop_steps(model)
+    follow_config(model, evaluator.example, context.structure.get("depth", {}).get("dropped", {}))
     try:
         model.save_pretrained(folder)
     except OSError as error:
@@ -113,6 +117,24 @@ def rebuilt(study: Study, trial: Trial, evaluator: Evaluator, context: Context) 
     return model
 
 
+def _measured(trial: Trial) -> dict[str, float]:
+    """The figures of the very evaluation whose weights are exported."""
+    return {} if trial.latest is None else dict(trial.latest.metrics)
+
+
+def _repeat(trial: Trial) -> int:
+    """Which re-validation it is that is exported: the middle one by the first objective; 0 where there is none."""
+    return 0 if trial.latest is None else trial.latest.repeat
+
+
+def _means(trial: Trial) -> dict[str, Any]:
+    """What is told of a re-validated trial beside the exported seed's figures."""
+    if not trial.is_revalidated:
+        return {}
+    seeds = len(trial.validations)
+    return {"revalidated": {"seeds": seeds, "mean": trial.metrics, "deviation": trial.deviations}}
+
+
 def _runtime(runnable: Runnable) -> dict[str, str]:
     """How the file was exported and what it takes, where the target says so."""
     return {name: str(getattr(runnable, name)) for name in ("way", "takes") if hasattr(runnable, name)}
@@ -127,7 +149,7 @@ def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], exam
         {o.metric for o in study.spec.objectives} | {c.metric for c in study.spec.constraints} | {"accuracy"}
     )
     for name in asked & set(found):
-        recorded = trial.metrics[name]
+        recorded = _measured(trial)[name]
         is_accuracy = name == "accuracy"
         allowed = (
             max(MOST_ACCURACY_LOST, 100 / examples) if is_accuracy else MOST_RELATIVE_ERROR * abs(recorded)
@@ -152,11 +174,11 @@ def _figures(
     """
     baseline = evaluator.target.build(evaluator.reference, evaluator.example)
     return {
-        "search": {**trial.metrics, **tested, "validation": dict(trial.metrics)},
+        "search": {**_measured(trial), **tested, "validation": _measured(trial), **_means(trial)},
         "export": {
             **tested,
             **costs,
-            "latency_ms": _latency(evaluator, runnable, trial.metrics["latency_ms"]),
+            "latency_ms": _latency(evaluator, runnable, _measured(trial)["latency_ms"]),
             "file_bytes": _file_bytes(runnable),
         },
         "baseline": {
@@ -188,7 +210,7 @@ def _config(study: Study, trial: Trial, evaluator: Evaluator) -> dict[str, Any]:
     return {
         "name": f"{study.spec.name}, trial {trial.number}",
         "trial": trial.number,
-        "seed": study.spec.seed,
+        "seed": study.spec.seed + _repeat(trial),
         "choices": trial.read,
         "spec": study.spec.to_json(),
         "provenance": study.provenance,

@@ -12,8 +12,8 @@ import autoprune
 from autoprune.cost import count
 from autoprune.deployed import deploy
 from autoprune.errors import ArtifactError, ParityError
-from autoprune.export import artifact
-from autoprune.export.artifact import Contents, load, write_artifact
+from autoprune.export.artifact import Contents, write_artifact
+from autoprune.stored import load, reading
 from autoprune.targets import load_target
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -95,7 +95,7 @@ def test_a_factory_of_another_network_is_refused(tmp_path):
 def test_the_folder_holds_what_it_says(folder):
     names = {"README.md", "config.yaml", "manifest.json", "metrics.json", "model.onnx", "model.safetensors"}
     assert {path.name for path in folder.iterdir()} == {*names, "structure.json"}
-    assert artifact.check_files(folder)["format"] == 1
+    assert reading.check_files(folder)["format"] == 1
     assert json.loads((folder / "metrics.json").read_text()) == METRICS
 
 
@@ -230,7 +230,7 @@ def rewrite(folder, name, data):
     """Change a file and its hash: what a malicious sender would do."""
     (folder / name).write_bytes(data)
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    change_manifest(folder, files={**files, name: artifact._identity(folder / name)})
+    change_manifest(folder, files={**files, name: reading.identity_of(folder / name)})
 
 
 def test_weights_that_do_not_fit_their_structure_are_refused(folder):
@@ -245,6 +245,6 @@ def test_weights_that_do_not_fit_their_structure_are_refused(folder):
 
 
 def test_a_huge_structure_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(artifact, "LARGEST_JSON", 10)
+    monkeypatch.setattr(reading, "LARGEST_JSON", 10)
     with pytest.raises(ArtifactError, match="larger than"):
         load(folder)

@@ -23,8 +23,8 @@ from autoprune.deployed import ActivationQuantizer, QuantizedLayer, lift, unpack
 from autoprune.deployed.deploy import gives_every_argument
 from autoprune.deployed.packing import first_names
 from autoprune.errors import ArtifactError, ModelError
-from autoprune.export import literals, modules
-from autoprune.export.operations import check_attribute, check_method, function_of, name_of
+from autoprune.stored import literals, modules
+from autoprune.stored.operations import check_attribute, check_method, function_of, name_of
 from autoprune.tensors import Inputs
 
 PARTS = ("nodes", "layers", "tensors", "values", "aliases")
@@ -60,7 +60,7 @@ def store(model: nn.Module, example: Inputs) -> dict[str, Any]:
     except ArtifactError as error:
         reason = error
     try:
-        return to_json(lift(model, example), model)
+        return to_json(lift(model, example, settle=False), model)
     except ModelError as error:
         raise ArtifactError(f"{error}; {reason}") from None
 
@@ -99,7 +99,7 @@ def to_json(graph: fx.GraphModule, model: nn.Module) -> dict[str, Any]:
         "nodes": nodes,
         "layers": {path: _described(path, graph.get_submodule(path)) for path in sorted(called)},
         "tensors": {path: _tensor_to_json(graph, path) for path in sorted(read)},
-        "values": {name: _value_to_json(t) for name, t in state.items() if id(t) not in stored},
+        "values": {name: value_to_json(t) for name, t in state.items() if id(t) not in stored},
         "aliases": {name: stored[id(t)] for name, t in state.items() if stored.get(id(t), name) != name},
     }
 
@@ -113,6 +113,8 @@ def _described(path: str, layer: nn.Module) -> dict[str, Any]:
 
 def _node_to_json(node: fx.Node) -> dict[str, Any]:
     target = name_of(node.target) if callable(node.target) else node.target
+    if node.target is getattr:
+        check_attribute(node.args)
     return {
         "op": node.op,
         "name": node.name,
@@ -137,7 +139,12 @@ def _tensor_to_json(model: nn.Module, path: str) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": dtype, "parameter": isinstance(tensor, nn.Parameter)}
 
 
-def _value_to_json(tensor: torch.Tensor) -> dict[str, Any]:
+def value_to_json(tensor: torch.Tensor) -> dict[str, Any]:
+    """A tensor that no state holds, as plain data.
+
+    Raises:
+        ArtifactError: it is too large for that.
+    """
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     if len(content) > LARGEST_VALUE:
         raise ArtifactError(
@@ -169,13 +176,18 @@ def restore(data: Any, packed: Mapping[str, torch.Tensor]) -> fx.GraphModule:
                 f"the structure takes {str(name)[:80]!r} from {str(other)[:80]!r}, which is not stored"
             )
         state[name] = state[other]
-    state |= {name: _value_from_json(value) for name, value in data.get("values", {}).items()}
+    state |= {name: value_from_json(value) for name, value in data.get("values", {}).items()}
     wanted = made.state_dict()
     made.load_state_dict({name: state[name] for name in wanted if name in state}, assign=True)
     return made
 
 
-def _value_from_json(data: Any) -> torch.Tensor:
+def value_from_json(data: Any) -> torch.Tensor:
+    """The tensor that `value_to_json` wrote.
+
+    Raises:
+        ArtifactError: it is malformed, or too large.
+    """
     if (
         not isinstance(data, dict)
         or set(data) != {"shape", "dtype", "zlib"}

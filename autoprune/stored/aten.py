@@ -23,13 +23,15 @@ leaky_relu lerp less less_equal lgamma log log10 log1p log2 log_sigmoid logaddex
 logical_or logical_xor logit lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg not_equal
 pow prelu reciprocal relu relu6 remainder round rsqrt rsub selu sgn sigmoid sign silu sin sinc sinh softplus
 softshrink sqrt square sub subtract tan tanh threshold true_divide trunc where xlogy zero __and__ __or__
-__xor__ __lshift__ __rshift__
+__xor__ __lshift__ __rshift__ conj_physical deg2rad digamma float_power gcd i0 isclose isin lcm ldexp mvlgamma
+nextafter polygamma rad2deg special_entr special_erf special_erfcx special_expit special_i0 special_i1
+special_log_ndtr special_ndtr special_xlog1py _prelu_kernel
 """
 _REDUCTIONS = """
 all amax amin aminmax any argmax argmin argsort bincount count_nonzero cummax cummin cumprod cumsum diff
 linalg_vector_norm log_softmax logcumsumexp logsumexp max mean median min mode norm prod softmax sort std
 std_mean sum topk trapezoid var var_mean _log_softmax _softmax _safe_softmax linalg_norm kthvalue nansum
-nanmean
+nanmean cov dist histc nanmedian quantile trace
 """
 _SHAPES = """
 adjoint alias as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cat
@@ -42,11 +44,13 @@ replication_pad1d replication_pad2d replication_pad3d reshape reshape_as roll ro
 scatter_reduce select select_scatter slice slice_scatter split split_with_sizes squeeze stack swapaxes
 swapdims t take take_along_dim tensor_split tile to transpose tril triu unbind unflatten unfold unsafe_chunk
 unsafe_split unsafe_split_with_sizes unsqueeze view view_as vstack _reshape_alias _to_copy _unsafe_index
-_unsafe_view copy numpy_T type_as _pad_circular _shape_as_tensor hsplit vsplit
+_unsafe_view copy numpy_T type_as _pad_circular _shape_as_tensor hsplit vsplit argwhere cartesian_prod
+column_stack dsplit index_reduce masked_select nonzero nonzero_numpy put squeeze_copy view_copy expand_copy permute_copy
 """
 _MADE = """
 arange eye full full_like linspace logspace new_full new_ones new_zeros ones ones_like scalar_tensor
-tril_indices triu_indices zeros zeros_like bucketize searchsorted hann_window hamming_window
+tril_indices triu_indices zeros zeros_like bucketize searchsorted hann_window hamming_window blackman_window
+empty empty_like empty_strided new_empty new_empty_strided
 """
 _PRODUCTS = """
 _convolution _trilinear _weight_norm _weight_norm_interface addbmm addmm addmv baddbmm bilinear bmm cdist
@@ -55,7 +59,12 @@ cosine_similarity cross dot einsum embedding embedding_bag inner kron linalg_cro
 linalg_matrix_norm linalg_multi_dot linalg_solve linear matmul mm mv outer pairwise_distance
 scaled_dot_product_attention tensordot vdot vecdot _scaled_dot_product_flash_attention_for_cpu fft_fft
 fft_fft2 fft_ifft fft_ifft2 fft_irfft fft_irfft2 fft_rfft fft_rfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn
-real imag view_as_real view_as_complex complex polar conj resolve_conj angle stft istft
+real imag view_as_real view_as_complex complex polar conj resolve_conj angle stft istft _conj _neg_view resolve_neg
+_fft_c2c _fft_c2r _fft_r2c _cdist_forward _euclidean_dist _embedding_bag _embedding_bag_forward_only
+_grouped_mm addr linalg_cholesky linalg_det linalg_eigh linalg_eigvalsh linalg_householder_product
+linalg_matrix_exp linalg_matrix_power linalg_pinv linalg_qr linalg_slogdet linalg_solve_triangular
+linalg_svd linalg_svdvals linalg_vander logdet matrix_exp matrix_power pdist slogdet _linalg_det
+_linalg_eigh _linalg_slogdet _linalg_solve_ex linalg_cholesky_ex linalg_inv_ex
 """
 _LAYERS = """
 _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d

@@ -1,6 +1,6 @@
 """A layer as its class and the arguments of its constructor: enough to make it again, without code.
 
-Only layers of `torch.nn` and autoprune's own three modules can be written down or read. They are made
+Only layers of `torch.nn` and autoprune's own modules can be written down or read. They are made
 without memory (on torch's `meta` device); their values come from the artifact's weights.
 """
 
@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer
+from autoprune.deployed import ActivationQuantizer, CodebookLayer, QuantizedLayer
 from autoprune.deployed.kinds import TransposedLinear, is_transposed_linear
 from autoprune.errors import ArtifactError
-from autoprune.export import literals
+from autoprune.stored import literals
 
 OURS: dict[str, type[nn.Module]] = {
     "autoprune.ActivationQuantizer": ActivationQuantizer,
+    "autoprune.CodebookLayer": CodebookLayer,
     "autoprune.QuantizedLayer": QuantizedLayer,
     "autoprune.TransposedLinear": TransposedLinear,
 }

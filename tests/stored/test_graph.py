@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.deployed import deploy, pack_state
 from autoprune.errors import ArtifactError
-from autoprune.export import aten, graph
+from autoprune.stored import aten, graph
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -270,3 +270,34 @@ def test_layer_names_with_a_hyphen_are_kept():
     data = json.loads(json.dumps(graph.store(trained(model), torch.zeros(1, 2))))
     again = graph.restore(data, pack_state(model))
     torch.testing.assert_close(again(torch.ones(1, 2)), model(torch.ones(1, 2)))
+
+
+class Fields(nn.Module):
+    """What an operation returns, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x.max(dim=1).values + x.sort(dim=1).values[:, 0])
+
+
+def test_fields_of_results_are_stored():
+    model, x = trained(Fields()), torch.randn(2, 5, 4)
+    again = graph.restore(graph.store(model, x[:1]), pack_state(model))
+    torch.testing.assert_close(again(x), model(x))
+
+
+def test_a_network_that_reads_other_attributes_is_lifted_instead():
+    class Memory(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(x) * (1.0 if x.is_sparse else 2.0)
+
+    model, x = trained(Memory()), torch.randn(2, 4)
+    again = graph.restore(graph.store(model, x[:1]), pack_state(model))
+    torch.testing.assert_close(again(x), model(x))

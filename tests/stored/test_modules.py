@@ -1,10 +1,11 @@
 import pytest
+import torch
 from torch import nn
 
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer
+from autoprune.deployed import ActivationQuantizer, CodebookLayer, QuantizedLayer
 from autoprune.deployed.kinds import TransposedLinear
 from autoprune.errors import ArtifactError
-from autoprune.export import modules
+from autoprune.stored import modules
 
 LAYERS = [
     nn.AdaptiveAvgPool2d((1, None)),
@@ -40,6 +41,8 @@ LAYERS = [
     TransposedLinear(3, 4),
     ActivationQuantizer(4),
     QuantizedLayer.of(nn.Conv2d(4, 8, 3, groups=2), 3, 8),
+    QuantizedLayer.of(nn.Conv2d(4, 8, 3), 3, 8, form="per_tensor"),
+    CodebookLayer.sharing(nn.Conv2d(4, 8, 3), (3, 8), unfolded=(torch.zeros(8, 4, 3, 3), torch.ones(8))),
     QuantizedLayer.of(nn.Linear(4, 8, bias=False), 16, 8, rounds_input=True),
 ]
 

@@ -17,13 +17,15 @@ import torch.nn.functional as F
 from torch.overrides import get_overridable_functions
 
 from autoprune.errors import ArtifactError
-from autoprune.export import aten
 from autoprune.references import nearest
+from autoprune.stored import aten
 
 Operation = Callable[..., Any]
 
-# Attributes of a tensor that a forward may look at.
+# Attributes of a tensor that a forward may look at, and fields of what operations return (`x.max(1).values`).
 TENSOR_ATTRIBUTES = ("shape", "dtype", "device", "ndim", "T", "mT", "H", "mH", "real", "imag")
+RESULT_FIELDS = ("values", "indices", "Q", "R", "L", "U", "S", "V", "Vh", "eigenvalues", "eigenvectors")
+ATTRIBUTES = (*TENSOR_ATTRIBUTES, *RESULT_FIELDS, "sign", "logabsdet", "mantissa", "exponent")
 
 _OPERATORS = (
     *("abs", "add", "and_", "contains", "eq", "floordiv", "ge", "getitem", "gt", "iadd", "iand", "ifloordiv"),
@@ -124,7 +126,7 @@ def check_attribute(args: tuple[Any, ...]) -> None:
     Raises:
         ArtifactError: another attribute, or one that is only known when the graph runs.
     """
-    if len(args) != 2 or not isinstance(args[1], str) or args[1] not in TENSOR_ATTRIBUTES:
+    if len(args) != 2 or not isinstance(args[1], str) or args[1] not in ATTRIBUTES:
         raise ArtifactError(
-            f"the structure reads the attribute {str(args[1:])[:80]}; known: {', '.join(TENSOR_ATTRIBUTES)}"
+            f"the structure reads the attribute {str(args[1:])[:80]}; known: {', '.join(ATTRIBUTES)}"
         )

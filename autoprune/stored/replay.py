@@ -6,7 +6,7 @@ network; its layers are then replaced by the stored ones, narrower or quantized 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 
 from autoprune.deployed import QuantizedLayer
 from autoprune.errors import ArtifactError
-from autoprune.export import modules
+from autoprune.stored import modules
+from autoprune.stored.graph import value_from_json, value_to_json
 
 
 def layers_to_json(model: nn.Module) -> dict[str, Any]:
@@ -32,6 +33,75 @@ def layers_to_json(model: nn.Module) -> dict[str, Any]:
         if isinstance(module, QuantizedLayer):
             inside += (f"{path}.",)
     return described
+
+
+def sizes_to_json(model: nn.Module) -> dict[str, Any]:
+    """The whole numbers (and rows of them) that modules and their configurations hold as attributes, by path.
+
+    The code of such a network splits and reshapes by them, and a cut has changed some.
+    """
+    held = {path: {n: v for n, v in vars(owner).items() if _is_size(n, v)} for path, owner in _owners(model)}
+    return {path: sizes for path, sizes in held.items() if sizes}
+
+
+def unsaved_to_json(model: nn.Module) -> dict[str, Any]:
+    """The buffers that a network does not save (frequencies, masks), by path: a cut may have shortened them.
+
+    Raises:
+        ArtifactError: one of them is too large.
+    """
+    saved = model.state_dict()
+    return {name: value_to_json(buffer) for name, buffer in model.named_buffers() if name not in saved}
+
+
+def repeat_unsaved(model: nn.Module, values: Any) -> None:
+    """Put back what `unsaved_to_json` gave, in place.
+
+    Raises:
+        ArtifactError: it is malformed, or the network has no such buffer.
+    """
+    if not isinstance(values, dict):
+        raise ArtifactError("structure.json holds buffers that are not listed by name")
+    buffers = dict(model.named_buffers())
+    for name, value in values.items():
+        if name not in buffers:
+            raise ArtifactError(f"the model given has no buffer {str(name)[:80]!r}: it is another one")
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, value_from_json(value))
+
+
+def repeat_sizes(model: nn.Module, sizes: Any) -> None:
+    """Write sizes that `sizes_to_json` gave into a network, where it holds such numbers itself; in place.
+
+    Raises:
+        ArtifactError: they are malformed.
+    """
+    if not isinstance(sizes, dict) or not all(isinstance(held, dict) for held in sizes.values()):
+        raise ArtifactError("structure.json holds sizes that are not listed by layer")
+    for path, owner in _owners(model):
+        for name, value in sizes.get(path, {}).items():
+            own = vars(owner).get(name)
+            if not _is_size(name, value) or not _is_size(name, own):
+                continue
+            if isinstance(own, int) == isinstance(value, int):
+                vars(owner)[name] = tuple(value) if isinstance(own, tuple) else value
+
+
+def _owners(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Modules without those that are stored as layers, and their configurations."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if not type(module).__module__.startswith(("torch.", "autoprune.")):
+            yield path, module
+        config = vars(module).get("config")
+        if config is not None and hasattr(config, "__dict__") and id(config) not in seen:
+            seen.add(id(config))
+            yield f"{path}:config", config
+
+
+def _is_size(name: str, value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return bool(parts) and not name.startswith("__") and all(type(part) is int for part in parts)
 
 
 def rebuild(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autoprune.errors import ArtifactError
-from autoprune.export import literals
+from autoprune.stored import literals
 
 CONSTANTS = [
     None,
