@@ -1,4 +1,4 @@
-"""Distillation: the loss of Hinton et al., whose teacher it is, and which teachers are refused."""
+"""Distillation as a technique: its choices and what is read, the loss of Hinton et al., what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.compress.distill import Distill, soft_distance
+from autoprune.compress.distill import Distill
+from autoprune.compress.distill.logits import soft_distance
 from autoprune.compress.technique import Context
 from autoprune.errors import ModelError, TaskError, UnresolvedReference
 from autoprune.space import Choices, Options, Range
@@ -43,7 +44,8 @@ def test_its_choices_are_those_it_was_given() -> None:
     technique = Distill(temperature, weight)
     found = technique.choices(network(), BATCH.inputs[:1], target=None)  # type: ignore[arg-type]
     assert found == {"distill.temperature": temperature, "distill.kd_weight": weight}
-    assert technique.describe(network(), BATCH.inputs[:1]) == {"teacher": "the uncompressed network"}
+    described = technique.describe(network(), BATCH.inputs[:1])
+    assert described == {"teachers": ["reference"], "methods": ["logits"]}
 
 
 def test_weight_zero_reads_no_temperature_and_asks_no_teacher() -> None:
@@ -164,6 +166,7 @@ def good():
     return nn.Linear(4, 3)
 
 def wide(): return nn.Linear(4, 5)
+def narrow(): return nn.Linear(2, 3)
 def broken(): raise RuntimeError("no weights")
 def number(): return 3
 ready = good()
@@ -181,7 +184,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["good", "ready"])
 def test_a_named_teacher_teaches(folder: Path, name: str) -> None:
-    technique = Distill(teacher=f"teachers.py:{name}", folder=folder)
+    technique = Distill(teacher=(f"teachers.py:{name}",), folder=folder)
     technique.choices(network(), BATCH.inputs[:1], target=None)  # type: ignore[arg-type]
     torch.manual_seed(9)
     teacher, outputs = nn.Linear(4, 3), torch.randn(8, 3)
@@ -192,20 +195,23 @@ def test_a_named_teacher_teaches(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wide", r"teachers.py:wide\) gives outputs of shape \(1, 5\), the candidate \(1, 3\)"),
-        ("broken", "the teacher teachers.py:broken raises RuntimeError: no weights"),
-        ("number", "the teacher teachers.py:number is int, expected a torch.nn.Module"),
-        ("Named", r"teachers.py:Named\) gives outputs of shape \(1, 4\), the candidate \(1, 3\)"),
+        ("wide", r"got 'teachers.py:wide', which gives outputs of shape \(1, 5\), expected \(1, 3\)"),
+        ("broken", "got 'teachers.py:broken', expected a network: .* raises RuntimeError: no weights"),
+        ("number", "got 'teachers.py:number', expected a network: .* makes int"),
+        ("Named", r"got 'teachers.py:Named', which gives outputs of shape \(1, 4\)"),
+        ("narrow", "got 'teachers.py:narrow', which raises RuntimeError: .* for the task's inputs"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused_before_the_first_trial(
     folder: Path, name: str, message: str
 ) -> None:
-    technique = Distill(teacher=f"teachers.py:{name}", folder=folder)
-    with pytest.raises(ModelError, match=message):
+    technique = Distill(teacher=(f"teachers.py:{name}",), folder=folder)
+    with pytest.raises(ModelError, match=f"space.distill.teacher: {message}"):
         technique.choices(network(), BATCH.inputs[:1], target=None)  # type: ignore[arg-type]
 
 
 def test_a_teacher_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(UnresolvedReference, match="did you mean 'good'"):
-        Distill(teacher="teachers.py:goood", folder=folder).choices(network(), BATCH.inputs[:1], target=None)  # type: ignore[arg-type]
+        Distill(teacher=("teachers.py:goood",), folder=folder).choices(
+            network(), BATCH.inputs[:1], target=None
+        )  # type: ignore[arg-type]
