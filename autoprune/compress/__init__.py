@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.compress.technique import Technique
     from autoprune.spec import Spec
+    from autoprune.spec.sections import GradualSpace
 
 
 def techniques_of(spec: Spec) -> list[Technique]:
@@ -19,17 +20,20 @@ def techniques_of(spec: Spec) -> list[Technique]:
     from autoprune.compress.quantize import Quantize
     from autoprune.compress.sparsify import Sparsify
     from autoprune.compress.store import Store
+    from autoprune.compress.transfer import Transfer
 
     space = spec.space
     found: list[Technique] = []
+    if space.transfer is not None:
+        found.append(Transfer(**dict(space.transfer)))
     if space.depth is not None:
         found.append(Depth(**dict(space.depth)))
     if space.prune is not None:
-        found.append(Prune(**dict(space.prune)))
+        found.append(Prune(**_gradually(space.prune)))
     if space.factorize is not None:
         found.append(Factorize(**dict(space.factorize)))
     if space.sparsify is not None:
-        found.append(Sparsify(**dict(space.sparsify)))
+        found.append(Sparsify(**_gradually(space.sparsify)))
     if space.distill is not None:
         found.append(Distill(**dict(space.distill), folder=spec.folder))
     if space.quantize is not None:
@@ -39,3 +43,14 @@ def techniques_of(spec: Spec) -> list[Technique]:
     if space.data_pruning is not None:
         found.append(DataPruning(**dict(space.data_pruning)))
     return found
+
+
+def _gradually(space: GradualSpace) -> dict[str, Any]:
+    """The fields of a space, with those that schedules read together as one argument."""
+    from dataclasses import fields
+
+    from autoprune.compress.gradual import Gradual
+
+    given = dict(space)
+    gradual = Gradual(**{field.name: given.pop(field.name) for field in fields(Gradual)})
+    return {**given, "gradual": gradual}

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from autoprune.compress.sparsity import Hole, Renewal, cubic, zeros_in
+from autoprune.compress.gradual import SHAPING, Zeros, whole
+from autoprune.compress.sparsity import RENEWALS, Hole, Renewal, beside, cubic, zeros_in
+from autoprune.compress.technique import Recovery
 
 
 class GradualPruning:
@@ -29,6 +31,7 @@ class GradualPruning:
     @torch.no_grad()
     def step(self, step: int, total: int) -> None:
         """Grow the masks where they are due, and zero what they cover."""
+        beside(self._weights, self._masks)
         share = self._renewal.share(step, total)
         for name, weight in self._weights.items():
             if share is not None:
@@ -37,3 +40,28 @@ class GradualPruning:
                 magnitude = weight.abs().masked_fill_(self._masks[name], 0.0)
                 self._masks[name] = hole.lowest(magnitude, wanted if share < 1.0 else None)
             weight.masked_fill_(self._masks[name], 0.0)
+
+
+def ramp_up(zeros: Zeros, recovery: Recovery, times: int = RENEWALS) -> None:
+    """Zero more and more of what is to go while training, along the same ramp over the first half of the stretch.
+
+    What is left is scored anew each time; what went stays zero. It is for units, which are then cut out, so that the
+    second half trains what is left of the network.
+
+    Args:
+        zeros: what goes; afterwards all of it is chosen and zero.
+        recovery: the training.
+        times: how often it is chosen anew, about: each time costs a scoring.
+    """
+    renewal = Renewal(ramp=1.0, times=times)
+
+    def on_step(step: int, total: int) -> None:
+        share = renewal.share(step, total)
+        if share is not None:
+            zeros.choose(lambda final: cubic(share, 0.0, final))
+        zeros.zero()
+
+    recovery.train(zeros.network, SHAPING, on_step)
+    if not renewal.is_final:  # the training was ended early, by time
+        zeros.choose(whole)
+        zeros.zero()

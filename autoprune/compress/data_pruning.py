@@ -57,7 +57,7 @@ class DataPruning(Technique):
         keep: Choice = Range(0.3, 1.0, neutral=1.0),  # noqa: B008
     ) -> None:
         self.method, self.keep = method, keep
-        self._scored: tuple[nn.Module, Split, dict[str, Scores]] | None = None
+        self._scored: tuple[nn.Module, Split, dict[str, Scores], int] | None = None
 
     def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:  # noqa: ARG002
         """Two choices for the whole search."""
@@ -103,10 +103,11 @@ class DataPruning(Technique):
         return at(split, places)
 
     def _scores(self, method: str, split: ArraySplit, context: Context) -> Scores:
-        """Computed once for each reference and split."""
-        if self._scored is None or self._scored[0] is not context.reference or self._scored[1] is not split:
-            self._scored = (context.reference, split, {})
-        known = self._scored[2]
+        """Computed once for each reference, split and seed."""
+        found, seed = self._scored, context.seed
+        if found is None or found[0] is not context.reference or found[1] is not split or found[3] != seed:
+            self._scored = found = (context.reference, split, {}, seed)
+        known = found[2]
         if method not in known:
             known[method] = BUILT_IN[method](split, context)
         return known[method]

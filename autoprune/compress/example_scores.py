@@ -19,6 +19,7 @@ from torch import nn
 
 from autoprune.compress.technique import Context
 from autoprune.stretch import stretch
+from autoprune.structure.parametrize import make_model
 from autoprune.task import ArraySplit, Batch, main_output
 from autoprune.tensors import call
 from autoprune.train import train
@@ -166,7 +167,7 @@ def _early_networks(split: ArraySplit, context: Context) -> Iterator[nn.Module]:
 def _fresh(context: Context, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return context.task.model()
+        return make_model(context.task, {})
 
 
 @torch.no_grad()

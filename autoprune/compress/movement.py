@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from autoprune.compress.sparsity import Hole, Renewal, cubic, zeros_in
+from autoprune.compress.sparsity import Hole, Renewal, beside, cubic, zeros_in
 
 
 class Movement:
@@ -38,6 +38,7 @@ class Movement:
     @torch.no_grad()
     def step(self, step: int, total: int) -> None:
         """Add up the movement, choose where it is due, and zero what is masked."""
+        beside(self._weights, self._dense, self._masks, self._scores)
         share = self._renewal.share(step, total)
         for name, weight in self._weights.items():
             if weight.grad is not None:

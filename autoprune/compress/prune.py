@@ -7,27 +7,37 @@ rebuild a candidate from its checkpoint.
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
-from autoprune.compress.criteria import load_criterion, score
-from autoprune.compress.technique import Context, Technique
-from autoprune.errors import BadInput, ModelError
+from autoprune.compress.agp import ramp_up
+from autoprune.compress.criteria import check, load_criterion
+from autoprune.compress.gradual import Gradual
+from autoprune.compress.iterative import iterate
+from autoprune.compress.lottery_ticket import draw_ticket
+from autoprune.compress.technique import Context, Recovery, Technique
+from autoprune.compress.zeroed_units import ZeroedUnits, affordable, chosen_untrained, scored_by
+from autoprune.errors import BadInput, ModelError, TaskError
 from autoprune.references import nearest
 from autoprune.space import Choice, Choices, Options, Range
-from autoprune.structure import Group, Observed, Structure, analyse, check_cut, frozen_layers, prepared
-from autoprune.task import example_inputs
+from autoprune.space.widths import units_left
+from autoprune.structure import (
+    SEARCH_SECONDS,
+    Group,
+    Observed,
+    Structure,
+    analyse,
+    check_cut,
+    frozen_layers,
+    prepared,
+)
+from autoprune.task import Data, Task, TrainsItself, example_inputs
 from autoprune.tensors import Inputs
-from autoprune.train import recalibrate
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
@@ -35,32 +45,29 @@ if TYPE_CHECKING:
 CRITERION = "prune.criterion"
 SCHEDULE = "prune.schedule"
 
-# Schedule -> what part of all that is to go has gone after each round.
-SCHEDULES: dict[str, tuple[float, ...]] = {"one_shot": (1.0,), "iterative": (1 / 3, 2 / 3, 1.0)}
-
-# Gradients are squared batch by batch; in large batches signs cancel before that. ResNet-20, inner channels
-# cut by 30 %: 80.5 % accuracy when scored on 32 batches of 16 images, 77.4 % on 8 batches of 64.
-SCORING_BATCH_SIZE, SCORING_BATCHES = 16, 32
-RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES = 64, 4
+ONE_SHOT, ITERATIVE, AGP, LOTTERY_TICKET = SCHEDULES = ("one_shot", "iterative", "agp", "lottery_ticket")
 
 
 class Prune(Technique):
     """Cut the units that matter least, a share of its own from each coupled group.
 
-    `one_shot` scores all units of the network as it came. `iterative` chooses in three rounds: after each,
-    BatchNorm statistics are estimated anew and what is left is scored again, as in Molchanov et al. 2017
-    (https://arxiv.org/abs/1611.06440) but without training in between: that is left to the rungs.
+    `one_shot` scores all units of the network as it came. The other schedules zero units while the first stretch of
+    training goes on, and cut them before it ends: `iterative` in rounds, `agp` step by step, `lottery_ticket` to
+    rewind what is left (see there). Without training, `iterative` scores anew in each round all the same, with
+    BatchNorm statistics estimated in between, and the others are one shot.
 
     Args:
         ratio: the choice of a group's share of units to cut, 0 keeps all. A share is rounded to whole
             units and leaves one at least; read the realised widths, not the ratio.
-        criterion: the choice of who says what matters least (see criteria).
-        schedule: the choice of `one_shot` or `iterative`.
+        criterion: the choice of who says what matters least (see criteria); a lottery ticket goes by `l1`.
+        schedule: the choice of when.
         include: glob patterns; only groups of which the name or a layer matches one are pruned. Empty means all.
         exclude: glob patterns; groups with a layer that matches one stay.
         tie: glob patterns; the groups with a layer that matches one share one ratio, `prune.<pattern>.ratio`.
+        granularity: `channel`, `head` (whole heads and their width) or both; other groups stay.
         unproven: prune groups over which a norm is taken, too (the width of a transformer's embedding): what is left
             is then normalised otherwise, and no check can tell a right cut from a wrong one.
+        gradual: how schedules that train in between go about it.
 
     Raises:
         BadInput: an unknown criterion or schedule.
@@ -77,24 +84,52 @@ class Prune(Technique):
         exclude: tuple[str, ...] = (),
         tie: tuple[str, ...] = (),
         unproven: bool = False,
+        granularity: tuple[str, ...] = ("channel", "head"),
+        gradual: Gradual = Gradual(),  # noqa: B008
     ) -> None:
         for value in criterion.values:
             load_criterion(str(value))
         for value in schedule.values:
-            _rounds(str(value))
+            _check_schedule(str(value))
         self.ratio, self.criterion, self.schedule = ratio, criterion, schedule
         self.include, self.exclude = tuple(include), tuple(exclude)
-        self.tie, self.unproven = tuple(tie), unproven
+        self.tie, self.unproven, self.gradual = tuple(tie), unproven, gradual
+        self.granularity = tuple(granularity)
+        self._multiple = 1  # of channels, that the target likes
         self._found: tuple[nn.Module, Structure] | None = None
         self._by_architecture: dict[str, Structure] = {}
 
-    def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:  # noqa: ARG002
+    def check(self, task: Task, data: Data) -> None:
+        """Refuse criteria that the data cannot serve, and a schedule that the task's own training cannot.
+
+        Raises:
+            TaskError: the targets do not say what a criterion needs to know, or units are to go in each step of a
+                training that is not ours.
+        """
+        for value in self.criterion.values:
+            check(str(value), data)
+        if AGP in self.schedule.values and isinstance(task, TrainsItself):
+            raise TaskError(
+                "space.prune.schedule: got 'agp', which zeroes channels in each step of our training, but the task "
+                "trains by a fit() of its own; expected one_shot, iterative or lottery_ticket"
+            )
+
+    def is_gradual(self, choices: Choices) -> bool:
+        """Whether anything goes at all, and not in one shot."""
+        values = choices.values_unread  # what matters is read when it is applied
+        ratios = [
+            value for name, value in values.items() if name.startswith("prune.") and name.endswith(".ratio")
+        ]
+        return values.get(SCHEDULE, self.schedule.neutral) != ONE_SHOT and any(float(r) > 0 for r in ratios)
+
+    def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:
         """One ratio for each prunable group, the criterion and the schedule; nothing without such a group.
 
         Raises:
             ModelError: the model does not run on the example.
         """
-        free = self.structure(model, example).free
+        self._multiple = target.channel_multiple
+        free = [group for group in self.structure(model, example).free if not self._stuck(group)]
         ratios: dict[str, Choice] = {self._ratio_of(group): self.ratio for group in free}
         return {**ratios, CRITERION: self.criterion, SCHEDULE: self.schedule} if ratios else {}
 
@@ -103,13 +138,14 @@ class Prune(Technique):
         prunable) and the line of the model behind that; `ways`: how the structure was looked for; `frozen`: layers
         that stay whole, and why."""
         found = self.structure(model, example)
+        groups = [replace(group, reason=group.reason or self._stuck(group)) for group in found.groups]
         return {
-            "groups": [{**described(group), "ratio": self._ratio_of(group)} for group in found.groups],
+            "groups": [{**described(group), "ratio": self._ratio_of(group)} for group in groups],
             "ways": found.tried,
             "way": found.way,
             "frozen": [
                 {"layer": layer, "reason": reason, "line": line}
-                for layer, (reason, line) in frozen_layers(found.groups).items()
+                for layer, (reason, line) in frozen_layers(groups).items()
             ],
             "unknown": found.unknown,
         }
@@ -120,8 +156,12 @@ class Prune(Technique):
             self._found = (model, self._analysed(model, example))
         return self._found[1]
 
+    def prunable(self, model: nn.Module, example: Inputs) -> list[tuple[str, Group]]:
+        """The choice that decides about it, and the group, for each that can be pruned."""
+        return [(self._ratio_of(group), group) for group in self.structure(model, example).free]
+
     def _analysed(self, model: nn.Module, example: Inputs) -> Structure:
-        found = analyse(model, example, unproven=self.unproven)
+        found = analyse(model, example, seconds=SEARCH_SECONDS, unproven=self.unproven)
         return replace(found, groups=[self._filtered(group) for group in found.groups])
 
     def _filtered(self, group: Group) -> Group:
@@ -129,7 +169,20 @@ class Prune(Technique):
             return group
         if self.include and not _matches(group, self.include):
             return replace(group, reason="not included by the spec")
-        return replace(group, reason="excluded by the spec") if _matches(group, self.exclude) else group
+        if _matches(group, self.exclude):
+            return replace(group, reason="excluded by the spec")
+        shape = "channel" if group.kind == "channels" else "head"
+        if shape not in self.granularity:
+            return replace(
+                group, reason=f"its units are {group.kind}, which the spec's granularity leaves out"
+            )
+        return group
+
+    def _stuck(self, group: Group) -> str:
+        """Why not even the largest ratio takes a unit of this group; empty when it does."""
+        most = float(self.ratio.high if isinstance(self.ratio, Range) else max(map(float, self.ratio.values)))
+        stuck = most > 0 and not units_to_cut(group, most, self._multiple)
+        return _unchanged(group, most, self._multiple) if stuck else ""
 
     def _ratio_of(self, group: Group) -> str:
         """The choice that decides about a group: its own, or that of the pattern that ties it to others."""
@@ -141,8 +194,10 @@ class Prune(Technique):
         code does not allow the cut, and is changed in place otherwise.
 
         Records in `context.structure["prune"]`: `removed` (group -> original indices of the units that
-        went), `widths` (layer -> output channels now), and, where anything was cut, `way`, `criterion` and
-        `schedule`.
+        went), `widths` (layer -> output channels now), `unchanged` (group -> why its ratio takes nothing) and, where
+        anything was to be cut, `way`, `criterion`, `schedule`, `ratios` (group -> the share that went), `scoring` (what
+        the criterion noted: how it estimated, which groups `l1` had to score) and, after training in between,
+        `iterative` or `ticket` (what `iterate` and `draw_ticket` return).
 
         Raises:
             ModelError: the cut network is not the one with the same units zeroed.
@@ -150,7 +205,7 @@ class Prune(Technique):
         record: dict[str, Any] = {"removed": {}}
         if any(choice.startswith("prune.") and choice.endswith(".ratio") for choice in choices):
             found = self._structure_of(model, context)
-            wanted = self._wanted(found, choices, context)
+            wanted = self._wanted(found, choices, context, record)
             if wanted:
                 model = self._cut(model, found, wanted, choices, context, record)
         context.structure[self.name] = {**record, "widths": widths(model)}
@@ -163,12 +218,20 @@ class Prune(Technique):
             self._by_architecture[architecture] = self._analysed(model, example_inputs(context.data))
         return self._by_architecture[architecture]
 
-    def _wanted(self, found: Structure, choices: Choices, context: Context) -> dict[str, int]:
+    def _wanted(
+        self, found: Structure, choices: Choices, context: Context, record: dict[str, Any]
+    ) -> dict[str, int]:
         """The groups of which something goes, and how many units. Reads the ratios of this model's groups."""
         multiple = context.target.channel_multiple
-        counts = {
-            g.name: units_to_cut(g, choices.number(self._ratio_of(g), 0.0), multiple) for g in found.free
+        ratios = {group.name: choices.number(self._ratio_of(group), 0.0) for group in found.free}
+        counts = {group.name: units_to_cut(group, ratios[group.name], multiple) for group in found.free}
+        unchanged = {
+            group.name: _unchanged(group, ratios[group.name], multiple)
+            for group in found.free
+            if ratios[group.name] > 0 and not counts[group.name]
         }
+        if unchanged:
+            record["unchanged"] = unchanged
         return {name: count for name, count in counts.items() if count}
 
     def _cut(
@@ -183,16 +246,51 @@ class Prune(Technique):
         """The network without `wanted` units of each group."""
         example = example_inputs(context.data)
         record["way"] = found.way
-        record["criterion"] = choices.text(CRITERION, str(self.criterion.neutral))
         record["schedule"] = choices.text(SCHEDULE, str(self.schedule.neutral))
+        by_magnitude = record["schedule"] == LOTTERY_TICKET
+        record["criterion"] = "l1" if by_magnitude else choices.text(CRITERION, str(self.criterion.neutral))
         network = prepared(model, example, found.way)
         observed = Observed(network, example)
-        removed = _select(observed, wanted, record["criterion"], record["schedule"], context)
+        if context.recovery is None or record["schedule"] == ONE_SHOT:
+            rounds = self.gradual.steps if record["schedule"] == ITERATIVE else 1
+            removed = chosen_untrained(observed, wanted, record, rounds, context)
+        else:
+            removed = self._chosen_in_training(observed, wanted, record, context.recovery, context)
+        removed = {name: units for name, units in removed.items() if units}
+        record["ratios"] = {n: round(len(removed.get(n, ())) / observed.group(n).units, 6) for n in wanted}
         if reason := check_cut(network, example, removed, visible=False):
             raise ModelError(f"cannot prune {', '.join(removed)} together: {reason}")
         observed.cut(removed)
         record["removed"] = removed
         return network
+
+    def _chosen_in_training(
+        self,
+        observed: Observed,
+        wanted: dict[str, int],
+        record: dict[str, Any],
+        recovery: Recovery,
+        context: Context,
+    ) -> dict[str, list[int]]:
+        """The units to cut, by the record's schedule; the network is trained, and they are zero in it."""
+        schedule, criterion = record["schedule"], record["criterion"]
+        if schedule == AGP:
+            times, batches = affordable(
+                criterion, recovery, len(context.data.train), context.settings.batch_size
+            )
+            units = ZeroedUnits(observed, wanted, scored_by(record, context, batches))
+            ramp_up(units, recovery, times)
+            return units.chosen
+        units = ZeroedUnits(observed, wanted, scored_by(record, context))
+        if schedule == ITERATIVE:
+            record[ITERATIVE] = iterate(units, recovery, context.reference, self.gradual)
+            return units.chosen
+
+        def initial(draw: int) -> nn.Module:
+            return prepared(recovery.initial(draw), example_inputs(context.data), record["way"])
+
+        record["ticket"] = draw_ticket(units, recovery, context.reference, self.gradual, initial)
+        return units.chosen
 
     def restore(self, model: nn.Module, context: Context) -> nn.Module:
         """Cut the recorded units out of a freshly built model."""
@@ -204,11 +302,16 @@ class Prune(Technique):
         return model
 
 
-def _rounds(schedule: str) -> tuple[float, ...]:
+def _check_schedule(schedule: str) -> None:
     if schedule not in SCHEDULES:
         hint = nearest(schedule, SCHEDULES)
         raise BadInput(f"prune.schedule: got {schedule!r}, expected one of {', '.join(SCHEDULES)}{hint}")
-    return SCHEDULES[schedule]
+
+
+def _unchanged(group: Group, ratio: float, multiple: int) -> str:
+    """That a ratio takes no unit of a group, in words."""
+    why = f", in multiples of {multiple}" if multiple > 1 else ""
+    return f"a ratio of {ratio:g} leaves all of its {group.channels} channels{why}"
 
 
 def _matches(group: Group, patterns: Sequence[str]) -> bool:
@@ -246,59 +349,4 @@ def units_to_cut(group: Group, ratio: float, channel_multiple: int = 1) -> int:
     Where the target likes multiples, the width that is left is the multiple nearest to what was asked for,
     which may be the full width.
     """
-    step = channel_multiple // math.gcd(channel_multiple, group.together)
-    left = group.units - round(ratio * group.units)
-    if ratio > 0 and step <= group.units:
-        left = max(step, step * math.ceil(left / step - 0.5))
-    return group.units - min(max(left, 1), group.units)
-
-
-def _select(
-    observed: Observed, wanted: Mapping[str, int], criterion: str, schedule: str, context: Context
-) -> dict[str, list[int]]:
-    """The units to cut, so many of each group, chosen in the rounds of the schedule.
-
-    Between rounds a copy of the network stands in for the cut one: with the same units zeroed.
-    """
-    groups = [observed.group(name) for name in wanted]
-    left = {group.name: list(range(group.units)) for group in groups}
-    scratch = observed.model
-    for share in _rounds(schedule):
-        remaining = [group.only(left[group.name]) for group in groups]
-        scores = _scores(criterion, remaining, scratch, context)
-        for group in groups:
-            staying = group.units - round(share * wanted[group.name])
-            left[group.name] = _highest(scores[group.name], left[group.name], staying)
-        gone = {group.name: sorted(set(range(group.units)) - set(left[group.name])) for group in groups}
-        if share < 1.0:
-            scratch = _zeroed(observed.model, gone, context)
-    return gone
-
-
-def _highest(scores: torch.Tensor, units: Sequence[int], count: int) -> list[int]:
-    """The `count` units that score highest, in order; of equals, the last."""
-    kept = torch.argsort(scores, stable=True)[len(units) - count :]
-    return sorted(units[place] for place in kept.tolist())
-
-
-def _scores(
-    criterion: str, groups: Sequence[Group], model: nn.Module, context: Context
-) -> dict[str, torch.Tensor]:
-    batches = islice(context.data.train.batches(SCORING_BATCH_SIZE, shuffle=context.seed), SCORING_BATCHES)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        return score(criterion, groups, model, context.task, batches)
-
-
-def _zeroed(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Context) -> nn.Module:
-    """A copy with these units zeroed, and BatchNorm statistics estimated anew."""
-    scratch = copy.deepcopy(model)
-    Observed(scratch, example_inputs(context.data)).zero(gone)
-    recalibrate(
-        scratch,
-        context.data.train,
-        batch_size=RECALIBRATION_BATCH_SIZE,
-        batches=RECALIBRATION_BATCHES,
-        seed=context.seed,
-    )
-    return scratch
+    return group.units - int(units_left(group.units, group.together, ratio, channel_multiple))

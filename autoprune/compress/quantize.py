@@ -1,7 +1,11 @@
-"""Quantization: per layer, how many bits its weight and its input have, and whether training knows about it.
+"""Quantization: per layer, how many bits its weight and its input have, and how what they hold is found.
 
-Post-training (`ptq`): the trained weights are rounded and activation ranges are read off training inputs.
-Quantization-aware (`qat`): training already computes with rounded numbers, which is what few bits need.
+    ptq        after training: trained weights are rounded, activation ranges are read off training inputs
+    qat        training already computes with rounded numbers, which is what few bits need
+    lsq        the same, and the distances between rounded numbers are learned too (see `lsq`)
+    codebook   a weight's entries share 2^bits values, which are learned one by one (see `codebook`)
+
+Without any training, `qat` and `lsq` are `ptq`, and the values of a `codebook` are those of k-means.
 """
 
 from __future__ import annotations
@@ -14,13 +18,17 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from autoprune.compress.calibrate import calibrate
+from autoprune.compress.bias_correction import correct_biases
+from autoprune.compress.calibrate import coarsen_biases, find_ranges, quantizers_in, round_biases
+from autoprune.compress.codebook import SharedValues
 from autoprune.compress.factorize import origin
-from autoprune.compress.fake_quantize import wrap_for_training
+from autoprune.compress.fake_quantize import Rounding, wrap_for_training
+from autoprune.compress.lsq import LearnedSteps, carry_steps
+from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context, Technique
-from autoprune.deployed import deploy, layer_kind
-from autoprune.deployed.quantizers import FLOAT_BITS
-from autoprune.errors import ModelError, TargetError
+from autoprune.deployed import Widths, deploy, layer_kind
+from autoprune.deployed.quantizers import CODEBOOK, FLOAT_BITS, INTEGER_BITS, PER_CHANNEL
+from autoprune.errors import ModelError, SpecError, TargetError
 from autoprune.references import nearest
 from autoprune.space import Choice, Choices, Options
 from autoprune.task import example_inputs
@@ -28,7 +36,10 @@ from autoprune.task import example_inputs
 if TYPE_CHECKING:
     from autoprune.targets import Target
 
-AWARE = "quantize.aware"
+QUANTIZER, CALIBRATION = "quantize.quantizer", "quantize.calibration"
+GRANULARITY, CORRECTION = "quantize.granularity", "quantize.bias_correction"
+# What the float weights of a trained network are to the rounded ones: these were not trained to round.
+ROUNDED_AFTERWARDS = ("ptq", "codebook")
 CALIBRATION_BATCH = 64
 CALIBRATION_BATCHES = 2
 
@@ -40,7 +51,14 @@ class Quantize(Technique):
         weight_bits: options of `quantize.<layer>.weight_bits`; those that the target cannot run are left out.
         activation_bits: options of `quantize.<layer>.activation_bits`: the bits of the layer's input; read only
             when its weight is quantized, for with a float weight nothing is gained.
-        aware: options of `quantize.aware`, `ptq` and `qat`; read only when something is quantized and trained.
+        quantizer: options of `quantize.quantizer`: `ptq`, `qat`, `lsq`, `codebook`; read only when something is
+            quantized. 16 and 32 bits are floats, whatever the quantizer.
+        calibration: options of `quantize.calibration`, how ranges of activations are found (see `calibrate`); read
+            only where activations are rounded and training did not learn their steps.
+        granularity: options of `quantize.granularity`: a scale `per_channel` of a weight or one `per_tensor`; read
+            only where weights have 2 to 8 bits and no codebook.
+        bias_correction: options of `quantize.bias_correction`, whether biases make up for what rounding shifts (see
+            `bias_correction`); read only by `ptq` and `codebook`.
         include: patterns of layer names that may be quantized; empty means all.
         exclude: patterns of layer names that stay float.
         fixed: pattern of layer names -> bits of their weights in every candidate: these layers are no choice. Their
@@ -53,21 +71,29 @@ class Quantize(Technique):
         self,
         weight_bits: Options = Options((8, 32), neutral=32),  # noqa: B008  (immutable)
         activation_bits: Options = Options((8, 32), neutral=32),  # noqa: B008
-        aware: Options = Options(("ptq", "qat"), neutral="ptq"),  # noqa: B008
+        quantizer: Options = Options(("ptq", "qat"), neutral="ptq"),  # noqa: B008
+        calibration: Options = Options(("mse",), neutral="mse"),  # noqa: B008
+        granularity: Options = Options((PER_CHANNEL,), neutral=PER_CHANNEL),  # noqa: B008
+        bias_correction: Options = Options((False,), neutral=False),  # noqa: B008
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
         fixed: Mapping[str, int] | None = None,
     ) -> None:
-        self.weight_bits, self.activation_bits, self.aware = weight_bits, activation_bits, aware
+        self.weight_bits, self.activation_bits, self.quantizer = weight_bits, activation_bits, quantizer
+        self.calibration, self.granularity, self.bias_correction = calibration, granularity, bias_correction
+        self._rounding: Rounding | None = None
+        self._structure: dict[str, Any] = {}
         self.include, self.exclude, self.fixed = include, exclude, dict(fixed or {})
 
     def choices(self, model: nn.Module, example: Any, target: Target) -> dict[str, Choice]:  # noqa: ARG002
-        """Two choices for each layer, and `quantize.aware`.
+        """Two choices for each layer, and how all of them are quantized.
 
         Raises:
+            SpecError: a quantizer that needs 2 to 8 bits, and no layer may have them.
             TargetError: the target can run none of the options asked for, or not the bits of a fixed layer.
-            ModelError: a pattern of `fixed` fits no layer that can be quantized.
+            ModelError: a pattern of `fixed` fits no layer that can be quantized, or none is there for the quantizer.
         """
+        self._check_quantizer(model)
         self._check_fixed(model, target)
         weight_bits = _legal("weight_bits", self.weight_bits, target.weight_bits)
         activation_bits = _legal("activation_bits", self.activation_bits, target.activation_bits)
@@ -77,11 +103,34 @@ class Quantize(Technique):
                 found[f"quantize.{layer}.weight_bits"] = weight_bits
                 found[f"quantize.{layer}.activation_bits"] = activation_bits
         rounds = found or any(bits < FLOAT_BITS for bits in self._all_fixed(model).values())
-        return {**found, AWARE: self.aware} if rounds else {}
+        if not rounds:
+            return {}
+        whole = {QUANTIZER: self.quantizer, CALIBRATION: self.calibration}
+        return {**found, **whole, GRANULARITY: self.granularity, CORRECTION: self.bias_correction}
+
+    def _check_quantizer(self, model: nn.Module) -> None:
+        """Refuse quantizers that could do nothing to this network."""
+        names = [str(name) for name in self.quantizer.values if name in (CODEBOOK, "lsq")]
+        bits = [*self.weight_bits.values, *self.fixed.values()]
+        if names and not any(int(width) <= INTEGER_BITS for width in bits):
+            raise SpecError(
+                [
+                    f"space.quantize.quantizer: got {name!r}, expected weights of 2 to 8 bits with it: "
+                    f"space.quantize.weight_bits has {', '.join(map(str, self.weight_bits.values))}"
+                    for name in names
+                ]
+            )
+        reasons = [reason for _, reason in self._layers(model)]
+        if len(names) == len(self.quantizer.values) and all(reasons):
+            told = f": {reasons[0]}" if reasons else ""
+            raise ModelError(
+                f"space.quantize.quantizer: the model has no layer for {' and '.join(names)}{told}; leave "
+                "space.quantize out, or include a linear layer or a convolution of torch.nn"
+            )
 
     def describe(self, model: nn.Module, example: Any) -> dict[str, Any]:  # noqa: ARG002
         """Every layer with weights: `reason` is empty for those that can be quantized; `fixed` are its weight's bits
-        where the user fixed them."""
+        where the user fixed them. `notes` say what is not as one might expect."""
         layers = [
             {
                 "name": name,
@@ -91,7 +140,16 @@ class Quantize(Technique):
             }
             for name, reason in self._layers(model)
         ]
-        return {"layers": layers}
+        return {"layers": layers, "notes": self._notes()}
+
+    def _notes(self) -> list[str]:
+        bits = [*self.activation_bits.values, *map(_input_bits, self.fixed.values())]
+        if CODEBOOK in self.quantizer and any(int(width) < FLOAT_BITS for width in bits):
+            return [
+                "codebook: layers multiply in floating point, also where their inputs are rounded to integers: no "
+                "integer kernel takes values that are not evenly spaced"
+            ]
+        return []
 
     def _layers(self, model: nn.Module) -> Iterator[tuple[str, str]]:
         """Name and reason not to quantize (empty: none) of every module that holds parameters itself."""
@@ -134,7 +192,7 @@ class Quantize(Technique):
                 )
 
     def bits(self, model: nn.Module, choices: Choices) -> dict[str, tuple[int, int]]:
-        """(weight bits, activation bits) of each layer that does not stay float; both factors of one have its bits."""
+        """`Widths` of each layer that does not stay float; both factors of one have its bits."""
         fixed = self._all_fixed(model)
         found = {layer: (bits, _input_bits(bits)) for layer, bits in fixed.items() if bits < FLOAT_BITS}
         for layer, reason in self._layers(model):
@@ -145,34 +203,94 @@ class Quantize(Technique):
             if weight_bits < FLOAT_BITS:
                 activation_bits = int(choices.number(f"quantize.{whole}.activation_bits", FLOAT_BITS))
                 found[layer] = (weight_bits, activation_bits)
-        return found
+        form = (
+            self._form(choices) if any(width <= INTEGER_BITS for width, _ in found.values()) else PER_CHANNEL
+        )
+        return {layer: Widths(*widths, form) for layer, widths in found.items()}
+
+    def _form(self, choices: Choices) -> str:
+        """The form in which weights of 2 to 8 bits are stored."""
+        if choices.text(QUANTIZER, "ptq") == CODEBOOK:
+            return CODEBOOK
+        return choices.text(GRANULARITY, PER_CHANNEL)
+
+    def restore(self, model: nn.Module, context: Context) -> nn.Module:
+        """Make room for the steps that were learned."""
+        carry_steps(model, context.structure.get(self.name, {}).get("learned", {}))
+        return model
 
     def wrap(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
-        """For `qat` the network with fake-quantizers in place, for `ptq` the network itself."""
+        """The network with rounded weights and activations in place; for `ptq` the network itself."""
+        self._rounding = None
         bits = self.bits(model, choices)
-        if not bits or choices.text(AWARE, "ptq") == "ptq":
+        quantizer = choices.text(QUANTIZER, "ptq") if bits else "ptq"
+        if quantizer == "ptq":
             return model
-        return wrap_for_training(model, bits, example_inputs(context.data))
+        self._structure = context.structure.setdefault(self.name, {})
+        if quantizer == "lsq":
+            self._rounding = LearnedSteps(self._structure.get("learned"))
+        else:
+            self._rounding = SharedValues() if quantizer == CODEBOOK else Rounding()
+        return wrap_for_training(model, bits, example_inputs(context.data), self._rounding)
+
+    def on_step(self, model: nn.Module, step: int, total: int) -> None:  # noqa: ARG002
+        """Keep what was learned where a checkpoint finds it."""
+        if self._rounding is None:
+            return
+        self._rounding.on_step(step / total)
+        if learned := self._rounding.learned:
+            self._structure["learned"] = learned
 
     def finalize(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
         """A quantized copy: BatchNorm folded, weights rounded, activations calibrated on training inputs.
 
-        Without anything to quantize, the network as it is.
+        Where training learned the steps of weights and activations, these are taken. Without anything to quantize, the
+        network as it is.
         """
+        self._rounding = None
         bits = self.bits(model, choices)
         if not bits:
             return model
-        deployed = deploy(model, bits, example_inputs(context.data))
-        calibrate(deployed, _inputs(context))
-        context.structure[self.name] = {
+        example = example_inputs(context.data)
+        deployed = deploy(model, bits, example)
+        record = {
             "layers": {layer: {"weight_bits": w, "activation_bits": a} for layer, (w, a) in bits.items()},
-            "calibration": {
-                "examples": CALIBRATION_BATCH * CALIBRATION_BATCHES,
-                "method": "least squared error",
-            },
+            "quantizer": choices.text(QUANTIZER, "ptq"),
             "fallback": not isinstance(deployed, fx.GraphModule),
         }
+        if learned := context.structure.get(self.name, {}).get("learned"):
+            record["learned"] = learned
+        self._settle(deployed, model, bits, choices, context, record)
+        context.structure[self.name] = record
         return deployed
+
+    def _settle(
+        self,
+        deployed: nn.Module,
+        model: nn.Module,
+        bits: Mapping[str, tuple[int, int]],
+        choices: Choices,
+        context: Context,
+        record: dict[str, Any],
+    ) -> None:
+        """Ranges of activations and biases of a deployed network, in place; what was done goes into `record`."""
+        learned = record.get("learned", {}).get("activations", {})
+        inputs = list(_inputs(context))
+        known = {path: (float(scale), float(zero)) for path, (scale, zero) in learned.items()}
+        if quantizers_in(deployed).keys() - known.keys():
+            method = choices.text(CALIBRATION, "mse")
+            find_ranges(deployed, inputs, method, known)
+            record["calibration"] = {"examples": CALIBRATION_BATCH * CALIBRATION_BATCHES, "method": method}
+        else:
+            find_ranges(deployed, (), known=known)
+        is_afterwards = record["quantizer"] in ROUNDED_AFTERWARDS
+        if is_afterwards and CORRECTION in choices and bool(choices[CORRECTION]):
+            whole = dict.fromkeys(bits, (FLOAT_BITS, FLOAT_BITS))
+            correct_biases(deployed, deploy(model, whole, example_inputs(context.data)), inputs)
+            record["bias_correction"] = True
+        round_biases(deployed)
+        if coding_of(context.structure) != "none":
+            coarsen_biases(deployed)
 
 
 def _legal(field: str, options: Options, legal: Iterable[int]) -> Options:

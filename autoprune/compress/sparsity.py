@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 UNSTRUCTURED = "unstructured"
-# Masks are chosen anew about so often in a stretch of training, and are fixed for its last quarter.
+# Masks are chosen anew about so often at most in a stretch of training, and are fixed for its last quarter.
 RENEWALS = 50
 RAMP = 0.75
 
@@ -71,20 +71,26 @@ class Schedule(Protocol):
 
 
 class Renewal:
-    """At which steps of a stretch masks are chosen anew, and how far the sparsity is to be by then."""
+    """At which steps of a stretch masks are chosen anew, and how far the sparsity is to be by then.
 
-    def __init__(self) -> None:
-        self._is_final = False
+    Args:
+        ramp: the share of the stretch at which the end is reached.
+        times: how often masks are chosen anew on the way there, about.
+    """
+
+    def __init__(self, ramp: float = RAMP, times: int = RENEWALS) -> None:
+        self._ramp, self._times = ramp, times
+        self.is_final = False
 
     def share(self, step: int, total: int) -> float | None:
         """How much of the ramp is behind us, 1 at its end, where a mask is due; None where the old one holds.
 
         The end is never left out, however few steps are reported.
         """
-        end = max(1, round(RAMP * total))
-        if self._is_final or (step < end and step % max(1, end // RENEWALS)):
+        end = max(1, round(self._ramp * total))
+        if self.is_final or (step < end and step % max(1, end // self._times)):
             return None
-        self._is_final = step >= end
+        self.is_final = step >= end
         return min(1.0, step / end)
 
 
@@ -94,6 +100,13 @@ def cubic(share: float, start: float, final: float) -> float:
     Zhu & Gupta, "To prune, or not to prune", 2017, https://arxiv.org/abs/1710.01878, eq. 1.
     """
     return final + (start - final) * (1.0 - share) ** 3
+
+
+def beside(weights: Mapping[str, torch.Tensor], *kept: dict[str, torch.Tensor]) -> None:
+    """Move what a schedule keeps of each weight to where that is: it goes to its device once training begins."""
+    for tensors in kept:
+        for name, weight in weights.items():
+            tensors[name] = tensors[name].to(weight.device)
 
 
 def zeros_in(weight: torch.Tensor) -> float:
@@ -107,15 +120,24 @@ class Fixed:
     Args:
         weights: by name; each already has its zeros, or gets them at the first step.
         holes: by the same names.
+        masks: by the same names, of those where it is known what goes; of the others the lowest magnitudes do. A weight
+            that was rewound to zero and one that is to stay zero look alike.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], holes: Mapping[str, Hole]) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        holes: Mapping[str, Hole],
+        masks: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        known = masks or {}
         self._masks = [
-            (weight, holes[name].lowest(weight.detach().abs())) for name, weight in weights.items()
+            (weight, known[name] if name in known else holes[name].lowest(weight.detach().abs()))
+            for name, weight in weights.items()
         ]
 
     @torch.no_grad()
     def step(self, step: int, total: int) -> None:  # noqa: ARG002 - the signature of a schedule
         """Zero what was trained away from zero."""
         for weight, goes in self._masks:
-            weight.masked_fill_(goes, 0.0)
+            weight.masked_fill_(goes.to(weight.device), 0.0)

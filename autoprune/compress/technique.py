@@ -40,27 +40,48 @@ class Recovery:
     What it does not use is trained afterwards, so that every candidate of a rung trains equally long.
 
     Args:
-        descend: trains a network in place, for so many epochs, with a hook after each step, in one cycle of the
-            learning rate; it leaves the network in eval mode.
+        descend: trains a network in place for a share of the stretch, with a hook after each step, in one cycle of the
+            learning rate, and leaves it in eval mode. It draws from the place in the stretch, 0 to 999.
         look: the quality of a network on the validation split, larger is better.
+        initial: the candidate's network before any training, in the structure that is recorded so far; 0 is the draw
+            that the reference was trained from.
         epochs: of the stretch.
+        among: how many techniques train in it; each has an equal part of the stretch.
     """
 
     def __init__(
         self,
-        descend: Callable[[nn.Module, float, StepHook | None], None],
+        descend: Callable[[nn.Module, float, int, StepHook | None], None],
         look: Callable[[nn.Module], float],
+        initial: Callable[[int], nn.Module],
         epochs: float,
+        among: int = 1,
     ) -> None:
-        self._descend, self._look, self._epochs = descend, look, epochs
+        self._descend, self._look, self.initial, self.epochs, self.among = (
+            descend,
+            look,
+            initial,
+            epochs,
+            among,
+        )
         self.left = 1.0  # share of the stretch that is not used yet
 
+    @property
+    def place(self) -> int:
+        """How far in the stretch we are, in thousandths."""
+        return round(999 * (1.0 - self.left))
+
     def train(self, model: nn.Module, share: float, on_step: StepHook | None = None) -> None:
-        """Train `model` in place for a share of the stretch, as far as it is left; nothing when nothing is."""
-        share = min(share, self.left)
+        """Train `model` in place for a share of the technique's part of the stretch, as far as that is left."""
+        share = min(share / self.among, self.left)
         if share > 0:
             self.left = max(0.0, self.left - share)
-            self._descend(model, share * self._epochs, on_step)
+            self._descend(model, share, self.place, on_step)
+
+    def train_aside(self, model: nn.Module, on_step: StepHook | None = None) -> None:
+        """Train `model` in place for all that is left of the stretch, without using it up: to compare."""
+        if self.left > 0:
+            self._descend(model, self.left, 999, on_step)
 
     def quality(self, model: nn.Module) -> float:
         """The first objective that the task measures, on the validation split; negative where it is minimized."""
@@ -81,6 +102,7 @@ class Context:
         structure: plain data (JSON) in which techniques record what they really did, under their own name.
             On a candidate that continues from a checkpoint it holds what was recorded before.
         recovery: the training that a gradual technique may use in `apply`; None where there is none.
+        origin: uncompressed, with the weights that the candidate starts from; None for the reference.
     """
 
     task: Task
@@ -91,6 +113,7 @@ class Context:
     structure: dict[str, Any] = field(default_factory=dict)
     settings: TrainSettings = field(default_factory=TrainSettings)
     recovery: Recovery | None = None
+    origin: nn.Module | None = None
 
 
 class Technique:
@@ -124,6 +147,15 @@ class Technique:
     def restore(self, model: nn.Module, context: Context) -> nn.Module:
         """Repeat on a freshly built model what `context.structure[self.name]` says was done (no choices)."""
         return model
+
+    def ticket(self, early: nn.Module, trained: nn.Module, context: Context) -> nn.Module:
+        """The lottery ticket that the record speaks of, once a technique has drawn one: what it left of `early`.
+
+        Args:
+            early: the network before this technique, with the weights that were rewound to.
+            trained: the candidate.
+        """
+        return self.restore(early, context)
 
     def train_on(self, split: Split, choices: Choices, context: Context) -> Split:
         """The examples that a stretch of training sees, of the training split."""

@@ -28,9 +28,9 @@ from autoprune.compress.quantize import Quantize
 from autoprune.compress.sparsify import Sparsify
 from autoprune.compress.technique import Context, Technique
 from autoprune.deployed import QuantizedLayer
-from autoprune.export.replay import layers_to_json, rebuild
 from autoprune.space import Choices
 from autoprune.spec import sections
+from autoprune.stored.replay import layers_to_json, rebuild
 from autoprune.task import ClassificationTask, evaluate_metrics, example_inputs
 from autoprune.train import TrainSettings, train
 

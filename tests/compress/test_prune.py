@@ -31,7 +31,7 @@ from autoprune.task import ClassificationTask
 torch.set_num_threads(1)
 
 CRITERIA = Options(("l1", "l2", "fpgm", "taylor", "bn_scale", "random"), "l1")
-SCHEDULES = Options(("one_shot", "iterative"), "one_shot")
+SCHEDULES = Options(("one_shot", "iterative"), "one_shot")  # what needs no training
 TARGET = SimpleNamespace(channel_multiple=1)
 
 
@@ -270,10 +270,35 @@ def test_a_ratio_is_rounded_to_units_and_to_what_the_target_likes(channels, toge
     assert channels - together * units_to_cut(group, ratio, multiple) == left
 
 
+def test_a_group_that_no_ratio_changes_is_no_choice_and_says_why():
+    """Multiples of eight: of four or eight channels nothing can go, of twelve some can."""
+    used, target = technique(), SimpleNamespace(channel_multiple=8)
+    space = used.choices(make(Plain), example(), target)
+    assert [name for name in space if name.endswith(".ratio")] == ["prune.two.0.ratio"]
+    described = used.describe(make(Plain), example())
+    reasons = {group["name"]: group["reason"] for group in described["groups"]}
+    why = "a ratio of 0.8 leaves all of its 8 channels, in multiples of 8"
+    assert (reasons["one.0"], reasons["two.0"]) == (why, "")
+    assert {"layer": "one.0", "reason": why, "line": ""} in described["frozen"]
+
+
+def test_a_ratio_that_takes_nothing_is_recorded_with_its_reason():
+    network, where = make(Plain), context(make(Plain))
+    where.target = SimpleNamespace(channel_multiple=4)
+    choices = Choices({"prune.one.0.ratio": 0.1, "prune.two.0.ratio": 0.5})
+    technique().apply(network, choices, where)
+    record = where.structure["prune"]
+    assert record["unchanged"] == {"one.0": "a ratio of 0.1 leaves all of its 8 channels, in multiples of 4"}
+    assert record["widths"] == {"one.0": 8, "two.0": 4, "linear": 5} and record["ratios"] == {
+        "two.0": 0.666667
+    }
+
+
 def test_unknown_names_are_refused_at_once():
     with pytest.raises(BadInput, match="criterion: got 'l3'"):
         Prune(criterion=Options(("l3",), "l3"))
     with pytest.raises(
-        BadInput, match=r"schedule: got 'oneshot', expected one of one_shot, iterative; did you mean"
+        BadInput,
+        match=r"schedule: got 'oneshot', expected one of one_shot, iterative, agp, lottery_ticket; did you",
     ):
         Prune(schedule=Options(("oneshot",), "oneshot"))

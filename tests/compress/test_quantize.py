@@ -12,10 +12,10 @@ from torch import nn
 
 from autoprune.compress.calibrate import best_range
 from autoprune.compress.fake_quantize import FakeQuantizedLayer, round_weight, wrap_for_training
-from autoprune.compress.quantize import AWARE, Quantize
+from autoprune.compress.quantize import CALIBRATION, CORRECTION, GRANULARITY, QUANTIZER, Quantize
 from autoprune.compress.technique import Context
 from autoprune.deployed import QuantizedLayer, deploy, layer_kind, weight_codes
-from autoprune.errors import ModelError, TargetError
+from autoprune.errors import ModelError, SpecError, TargetError
 from autoprune.space import Choices, Options
 from autoprune.targets.onnxruntime import OnnxRuntime
 from autoprune.task import ArraySplit, ClassificationTask, Data
@@ -29,11 +29,11 @@ def context_of(model: nn.Module, inputs: torch.Tensor) -> Context:
     return Context(ClassificationTask(lambda: model, data), data, OnnxRuntime(), model)
 
 
-def point(model: nn.Module, weight_bits: int, activation_bits: int, aware: str = "ptq") -> Choices:
+def point(model: nn.Module, weight_bits: int, activation_bits: int, quantizer: str = "ptq") -> Choices:
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     layers = [name for name, module in model.named_modules() if layer_kind(module)]
     return Choices(
-        {AWARE: aware, **{f"quantize.{n}.{field}": b for n in layers for field, b in bits.items()}}
+        {QUANTIZER: quantizer, **{f"quantize.{n}.{field}": b for n in layers for field, b in bits.items()}}
     )
 
 
@@ -46,9 +46,9 @@ def outputs(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 def test_each_layer_has_two_choices() -> None:
     model, inputs = network("residual")
     found = Quantize().choices(model, inputs[:1], OnnxRuntime())
-    assert len(found) == 2 * 6 + 1
+    assert len(found) == 2 * 6 + 4
     assert found["quantize.head.weight_bits"] == Options((8, 32), neutral=32)
-    assert found[AWARE] == Options(("ptq", "qat"), neutral="ptq")
+    assert found[QUANTIZER] == Options(("ptq", "qat"), neutral="ptq")
 
 
 def test_bits_that_the_target_cannot_run_are_left_out() -> None:
@@ -67,7 +67,10 @@ def test_layers_can_be_included_and_excluded() -> None:
     assert set(technique.choices(model, inputs[:1], OnnxRuntime())) == {
         "quantize.one.0.weight_bits",
         "quantize.one.0.activation_bits",
-        AWARE,
+        QUANTIZER,
+        CALIBRATION,
+        GRANULARITY,
+        CORRECTION,
     }
     reasons = {layer["name"]: layer["reason"] for layer in technique.describe(model, inputs[:1])["layers"]}
     assert (reasons["one.0"], reasons["two.0"], reasons["head"]) == ("", "excluded", "not included")
@@ -86,7 +89,7 @@ def test_layers_with_a_forward_of_their_own_stay_float() -> None:
 
 def test_only_what_matters_is_read() -> None:
     model, inputs = network("mlp")
-    choices = point(model, 32, 8, aware="qat")
+    choices = point(model, 32, 8, "qat")
     technique = Quantize()
     assert technique.bits(model, choices) == {}
     technique.wrap(model, choices, context_of(model, inputs))
@@ -207,7 +210,7 @@ def test_post_training_quantization_trains_the_network_itself() -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8, 16, 32])
 def test_gradients_pass_straight_through_rounding(bits: int) -> None:
     weight = torch.randn(4, 8, requires_grad=True)
-    round_weight(weight, bits, 0).sum().backward()
+    round_weight(weight, (bits, 32), 0).sum().backward()
     assert weight.grad is not None
     # With few bits the values beyond the clipped range get none.
     assert float((weight.grad == 1).float().mean()) >= 0.5
@@ -249,6 +252,50 @@ def test_fixed_bits_that_cannot_be_are_refused(fixed: dict[str, int], error: typ
         Quantize(fixed=fixed).choices(model, inputs[:1], Eight())
 
 
+@pytest.mark.parametrize("quantizer", ["lsq", "codebook"])
+def test_a_quantizer_without_bits_for_it_is_refused(quantizer: str) -> None:
+    model, inputs = network("mlp")
+    wide = Options((16, 32), neutral=32)
+    technique = Quantize(weight_bits=wide, quantizer=Options(("ptq", quantizer), neutral="ptq"))
+    with pytest.raises(SpecError, match=f"got '{quantizer}', expected weights of 2 to 8 bits.*16, 32"):
+        technique.choices(model, inputs[:1], OnnxRuntime())
+    fixed = Quantize(weight_bits=wide, quantizer=technique.quantizer, fixed={"0": 4})
+    assert fixed.choices(model, inputs[:1], OnnxRuntime())
+
+
+def test_a_quantizer_without_a_layer_for_it_is_refused() -> None:
+    model = nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4))
+    only = Options(("lsq", "codebook"), neutral="lsq")
+    with pytest.raises(ModelError, match="no layer for lsq and codebook: it looks rows up"):
+        Quantize(quantizer=only).choices(model, None, OnnxRuntime())
+    assert (
+        Quantize(quantizer=Options(("ptq", "lsq"), neutral="ptq")).choices(model, None, OnnxRuntime()) == {}
+    )
+
+
+def test_codebooks_say_that_they_multiply_in_floating_point() -> None:
+    model, inputs = network("mlp")
+    shared = Options(("codebook",), neutral="codebook")
+    assert "floating point" in Quantize(quantizer=shared).describe(model, inputs[:1])["notes"][0]
+    floats = Options((32,), neutral=32)
+    assert Quantize(quantizer=shared, activation_bits=floats).describe(model, inputs[:1])["notes"] == []
+
+
+def test_forms_and_calibration_are_read_where_they_matter() -> None:
+    model, inputs = network("mlp")
+    everything = {CALIBRATION: "entropy", GRANULARITY: "per_tensor", CORRECTION: True}
+    for weight_bits, activation_bits, quantizer, read in (
+        (8, 8, "ptq", {CALIBRATION, GRANULARITY, CORRECTION}),
+        (8, 32, "qat", {GRANULARITY}),
+        (16, 32, "qat", set()),
+        (4, 32, "codebook", {CORRECTION}),
+    ):
+        widths = point(model, weight_bits, activation_bits, quantizer).values_unread
+        choices = Choices({**widths, **everything})
+        Quantize().finalize(model, choices, context_of(model, inputs))
+        assert everything.keys() & choices.read.keys() == read
+
+
 def test_every_layer_that_stays_float_says_why() -> None:
     modules = {
         "look": nn.Embedding(3, 4),
@@ -270,8 +317,8 @@ def test_every_layer_that_stays_float_says_why() -> None:
     assert "computed" in reasons["normed"] and "past the layer" in reasons["attend.out_proj"]
 
 
-@pytest.mark.parametrize("aware", ["ptq", "qat"])
-def test_transformers_are_quantized_layer_by_layer(aware: str) -> None:
+@pytest.mark.parametrize("quantizer", ["ptq", "qat"])
+def test_transformers_are_quantized_layer_by_layer(quantizer: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -280,7 +327,7 @@ def test_transformers_are_quantized_layer_by_layer(aware: str) -> None:
     example = {"input_ids": torch.tensor([[1, 2, 3]])}
     bits = Quantize().bits(model, point(model, 8, 8))
     assert {"transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_fc", "lm_head"} <= set(bits)
-    made = deploy(model, bits, example) if aware == "ptq" else wrap_for_training(model, bits, example)
+    made = deploy(model, bits, example) if quantizer == "ptq" else wrap_for_training(model, bits, example)
     with torch.no_grad():
         expected, found = model(**example).logits, made(**example).logits
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)

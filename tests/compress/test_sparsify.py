@@ -123,6 +123,29 @@ def test_neutral_choices_change_nothing_and_read_no_more() -> None:
     assert all(torch.equal(a, b) for a, b in zip(same.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_one_sparsity_for_the_network_is_met_by_all_layers_together(schedule: str) -> None:
+    model = convolutional()
+    technique = Sparsify(
+        criterion=Options(("lamp",), "lamp"), schedule=Options((schedule,), schedule), scope="global"
+    )
+    space = technique.choices(model, None, TARGET)
+    assert list(space) == [f"sparsify.{name}" for name in ("sparsity", "pattern", "criterion", "schedule")]
+    where, choices = (
+        context(model),
+        Choices({n: c.neutral for n, c in space.items()} | {"sparsify.sparsity": 0.7}),
+    )
+    made = technique.finalize(technique.apply(model, choices, where), Choices({}), where)
+    weights = [parameter for parameter in made.parameters() if parameter.dim() > 1]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    shares = {round(zeros_in(weight), 2) for weight in weights}
+    assert zeros == round(0.7 * sum(weight.numel() for weight in weights))
+    assert len(shares) == 3 and max(shares) < 1.0
+    assert set(realised(where.structure["sparsify"]).values()) == {
+        round(zeros_in(weight), 6) for weight in weights
+    }
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_one_shot_zeroes_the_share_of_each_layer(criterion: str) -> None:
     model = convolutional()
@@ -185,7 +208,7 @@ def test_zeros_are_zero_codes_and_make_the_stored_file_smaller() -> None:
     model = EVERY.apply(model, point(model, 0.9), where)
     bits = {f"quantize.{layer}.weight_bits": 8 for layer in ("0", "3", "6")}
     choices = Choices(
-        {**bits, **{n.replace("weight", "activation"): 8 for n in bits}, "quantize.aware": "ptq"}
+        {**bits, **{n.replace("weight", "activation"): 8 for n in bits}, "quantize.quantizer": "ptq"}
     )
     deployed = Quantize().finalize(EVERY.finalize(model, choices, where), choices, where)
     assert all(zeros_in(codes.codes) >= 0.88 for codes in weight_codes(deployed).values())

@@ -101,6 +101,20 @@ def test_surgery_splices_what_turns_out_to_be_needed_and_agp_does_not() -> None:
     assert kept[GradualPruning] == 0.0
 
 
+def test_surgery_swaps_only_what_is_clearly_larger() -> None:
+    """Two of four weights stay; a cut one that grows just past a kept one does not take its place yet."""
+    weight, seen = nn.Parameter(torch.tensor([[1.0, 1.0, 0.2, 0.1]])), {}
+    running = DynamicSurgery({"w": weight}, {"w": Hole(0.5)})
+    running.step(30, 80)
+    for step, grown in ((31, 0.9), (32, 1.2)):
+        with torch.no_grad():
+            weight[0, 2] += grown
+        running.step(step, 80)
+        seen[step] = (weight != 0).tolist()[0]
+    assert seen == {31: [True, True, False, False], 32: [False, True, True, False]}
+    assert float(weight.detach()[0, 2]) == pytest.approx(2.3)
+
+
 def test_movement_keeps_what_grows_though_it_is_small() -> None:
     wanted = torch.cat([torch.full((50,), 0.5), torch.full((50,), 0.9)])[None]
     weight = nn.Parameter(torch.cat([torch.full((50,), 0.1), torch.full((50,), 2.0)])[None])
