@@ -177,6 +177,26 @@ def _steps(x: Sequence[float], y: Sequence[float], title: str) -> Figure:
     return {"data": [line], "layout": layout}
 
 
+def importance_charts(importance: Mapping[str, Any]) -> list[Figure]:
+    """For each objective the choices that mattered most to it, the first on top.
+
+    Args:
+        importance: what `explanations.importance_of` gives.
+    """
+    return [_importance(metric, rows) for metric, rows in importance["objectives"].items() if rows]
+
+
+def _importance(metric: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
+    names = [escape(str(row["choice"])) for row in rows]
+    bars = _bars(names, [100 * row["share"] for row in rows], ACCENT, metric, {"width": 0.7})
+    bars |= {"hoverinfo": "all", "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>"}
+    layout = _layout(f"% of {escape(metric)}", "", 90 + LAYER_HEIGHT * len(rows))
+    layout |= {"showlegend": False, "margin": {**layout["margin"], "l": 10}}
+    layout["xaxis"]["rangemode"] = "tozero"
+    layout["yaxis"] |= {"autorange": "reversed", "automargin": True, "type": "category", "showgrid": False}
+    return {"data": [bars], "layout": layout}
+
+
 def layer_chart(baseline: Layers, chosen: Layers) -> Figure | None:
     """Channels kept of each layer of the baseline, and its bits; None where no layers are known.
 

@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import RunFolderError, SearchFailed
-from autoprune.report.figures import Figure, front_chart, hypervolume_charts, layer_chart, outside
-from autoprune.report.readable import change, duration, figure, limit, summary
+from autoprune.report.explanations import explain, gain_in_words, rate_in_words
+from autoprune.report.figures import (
+    Figure,
+    front_chart,
+    hypervolume_charts,
+    importance_charts,
+    layer_chart,
+    outside,
+)
+from autoprune.report.readable import change, duration, figure, limit, summary, with_deviation
 from autoprune.study import Study, Trial
 
 MOST_REASONS = 8
@@ -93,6 +101,7 @@ def compose(study: Study, chosen: Trial | None, exported: Exported | None) -> st
         _key_figures(study, chosen, exported),
         _front(study, chosen),
         _table(study, chosen),
+        _explanations(study),
         _layers(study, chosen),
         _hypervolume(study),
         _counts(study),
@@ -146,7 +155,9 @@ def _key_figures(study: Study, chosen: Trial | None, exported: Exported | None) 
         where = "test split, of the exported file"
     tiles = [_tile(name, baseline.get(name), metrics.get(name)) for name in _metrics_of(study, [metrics])]
     heading = f"<h2>The chosen point: trial {chosen.number}</h2>"
-    note = f'<p class="soft">Beside the uncompressed baseline. Task metrics on the {where}.</p>'
+    seeds = len(chosen.validations) if chosen.is_revalidated and exported is None else 0
+    means = f" Means over {seeds} seeds." if seeds else ""
+    note = f'<p class="soft">Beside the uncompressed baseline. Task metrics on the {where}.{means}</p>'
     return heading + note + f'<div class="figures">{"".join(tiles)}</div>'
 
 
@@ -183,6 +194,8 @@ def _front(study: Study, chosen: Trial | None) -> str:
     drawn = front_chart(study, chosen)
     charts = "".join(_chart(f"front-{i}", chart) for i, chart in enumerate(drawn))
     note = "Every trial at its latest rung, on the validation split. Point at one to see its choices."
+    if any(trial.is_revalidated for trial in study.trials):
+        note += " Re-validated ones are at their means over several seeds."
     if far := outside(drawn[0]):
         note += f" {far} far worse ones lie outside of the frame; a double click shows them."
     return f'<h2>Front</h2><p class="soft">{note}</p>{charts}'
@@ -201,13 +214,48 @@ def _table(study: Study, chosen: Trial | None) -> str:
     return f'<h2>The front as a table</h2><div class="scroll">{table}</div>'
 
 
+def _explanations(study: Study) -> str:
+    """Which choices mattered, which constraints bind, and what more of a cost would buy."""
+    if not study.results:
+        return ""
+    found = explain(study)
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in found["sentences"])
+    charts = "".join(
+        f"<div>{_chart(f'importance-{i}', chart)}</div>"
+        for i, chart in enumerate(importance_charts(found["importance"]))
+    )
+    note = "How much of each objective's variation a choice explains (mean decrease of impurity of a forest)."
+    shown = f'<p class="soft">{note}</p><div class="pair">{charts}</div>' if charts else ""
+    return f"<h2>Why</h2><ul>{sentences}</ul>{shown}{''.join(map(_slope, found['slopes']))}"
+
+
+def _slope(slope: Mapping[str, Any]) -> str:
+    """The steps along the front of one cost, from the cheapest on."""
+    cost, quality = slope["cost"], slope["quality"]
+    rows = "".join(
+        f"<tr><td>{step['from']} → {step['to']}</td><td>{escape(figure(cost, step['cost']))}</td>"
+        f"<td>{escape(gain_in_words(quality, step['gain']))}</td><td>{escape(rate_in_words(slope, step))}</td></tr>"
+        for step in slope["along"]
+    )
+    if not rows:
+        return ""
+    head = "".join(
+        f"<th>{escape(name)}</th>" for name in ("trials", f"more {cost}", f"gain in {quality}", "rate")
+    )
+    note = f"What more {escape(cost)} buys, from each trial on the front of the two to the next."
+    return f'<p class="soft">{note}</p><div class="scroll">{_html_table(head, rows)}</div>'
+
+
 def _html_table(head: str, rows: str) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _row(trial: Trial, names: Sequence[str], is_chosen: bool) -> str:
     cells = [_cell(trial.number, str(trial.number)), _cell(trial.rung, str(trial.rung))]
-    cells += [_cell(trial.metrics.get(name, "nan"), figure(name, trial.metrics.get(name))) for name in names]
+    for name in names:
+        value = trial.metrics.get(name)
+        text = with_deviation(name, value, trial.deviations.get(name))
+        cells.append(_cell("nan" if value is None else value, text))
     lines = escape(" · ".join(summary(trial.read or trial.choices)))
     mark = ' class="chosen"' if is_chosen else ""
     return f'<tr{mark}>{"".join(cells)}<td class="wide">{lines}</td></tr>'

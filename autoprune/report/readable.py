@@ -12,6 +12,7 @@ from autoprune.constraint import Constraint
 from autoprune.space import Value
 
 MOST_LISTED = 8
+LEAST_DEVIATION = 1e-6  # of the mean; less is rounding
 _COUNTS = ("params", "macs", "bops")
 _LAYER_CHOICE = re.compile(
     r"(?P<technique>[^.]+)\.(?P<layer>.+)\.(?P<name>ratio|weight_bits|activation_bits)"
@@ -42,6 +43,17 @@ def _scaled(value: float, units: Sequence[tuple[str, float]]) -> str:
     unit, size = next((u for u in units if abs(value) >= u[1]), units[-1])
     number = f"{value / size:.3g}" if size > 1 else f"{value:.0f}"
     return f"{number} {unit}".strip()
+
+
+def with_deviation(metric: str, value: float | None, deviation: float | None) -> str:
+    """A mean and its standard deviation, `96.40 ± 0.21 %`; the figure alone where it does not vary."""
+    whole = figure(metric, value)
+    if not deviation or value is None or deviation < LEAST_DEVIATION * abs(value):
+        return whole
+    beside = figure(metric, float(f"{deviation:.2g}"))
+    number, _, unit = whole.partition(" ")
+    own, _, other = beside.partition(" ")
+    return f"{number} ± {own} {unit}".strip() if unit == other else f"{whole} ± {beside}"
 
 
 def change(metric: str, before: float | None, after: float | None) -> str:

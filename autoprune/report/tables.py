@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.report.readable import budget_left, duration, figure, limit, summary
+from autoprune.report.explanations import explain
+from autoprune.report.readable import budget_left, duration, figure, limit, summary, with_deviation
 
 if TYPE_CHECKING:
     from autoprune.study import Study, Trial
@@ -146,9 +147,11 @@ def print_status(console: Console, study: Study) -> None:
         f"{trials['failed']} failed, {trials['running']} running",
         "budget left": budget_left(status["budget"]),
         "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",
-        "best": "none yet" if best is None else f"trial {best['trial']}: {_figures(study, best['metrics'])}",
+        "best": "none yet" if best is None else _best(study, best),
         "baseline": _figures(study, study.baseline),
         "constraints": ", ".join(limit(c, study.baseline) for c in study.spec.constraints) or "none",
+        **_revalidation(status),
+        "why": "\n".join(explain(study)["sentences"]) or "nothing can be said yet",
     }
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
@@ -156,11 +159,50 @@ def print_status(console: Console, study: Study) -> None:
     console.print(table)
 
 
-def _figures(study: Study, metrics: Mapping[str, float]) -> str:
+def _best(study: Study, best: Mapping[str, Any]) -> str:
+    seeds = f" (means over {best['seeds']} seeds)" if "seeds" in best else ""
+    return f"trial {best['trial']}: {_figures(study, best['metrics'], best.get('deviations', {}))}{seeds}"
+
+
+def _revalidation(status: Mapping[str, Any]) -> dict[str, str]:
+    """A row on the re-validation, where there was one."""
+    found = status.get("revalidation")
+    if found is None:
+        return {}
+    left = f", {found['left']} evaluations are left" if found["left"] else ""
+    return {"re-validated": f"{found['trials']} trials{left}"}
+
+
+def _figures(
+    study: Study, metrics: Mapping[str, float], deviations: Mapping[str, float] | None = None
+) -> str:
     names = dict.fromkeys(
         [*(o.metric for o in study.spec.objectives), *(c.metric for c in study.spec.constraints)]
     )
-    return ", ".join(f"{name} {figure(name, metrics.get(name))}" for name in names)
+    spread = deviations or {}
+    return ", ".join(f"{name} {with_deviation(name, metrics.get(name), spread.get(name))}" for name in names)
+
+
+def print_revalidated(console: Console, study: Study) -> None:
+    """What the re-validated trials came to, beside what the search had found of them, best first."""
+    table = _table("Re-validated", "trial", "seeds", "metric", "in the search", "mean ± deviation", "")
+    front = {trial.number for trial in study.front}
+    done = [trial for trial in study.trials if trial.is_revalidated]
+    for trial in sorted(done, key=lambda trial: (trial.number not in front, trial.number)):
+        before = trial.searched.metrics if trial.searched is not None else {}
+        place = "on the front" if trial.number in front else "fell off the front"
+        for name in [o.metric for o in study.spec.objectives]:
+            after = with_deviation(name, trial.metrics.get(name), trial.deviations.get(name))
+            _add(
+                table,
+                trial.number,
+                len(trial.validations),
+                name,
+                figure(name, before.get(name)),
+                after,
+                place,
+            )
+    console.print(table)
 
 
 def print_front(console: Console, study: Study) -> None:
@@ -172,7 +214,7 @@ def print_front(console: Console, study: Study) -> None:
     names = metric_names(front)
     table = _table("", "trial", "rung", *names, "choices")
     for trial in front:
-        values = [figure(name, trial.metrics.get(name)) for name in names]
+        values = [with_deviation(n, trial.metrics.get(n), trial.deviations.get(n)) for n in names]
         _add(table, trial.number, trial.rung, *values, " · ".join(summary(trial.read or trial.choices)))
     console.print(table)
 
@@ -183,23 +225,30 @@ def metric_names(trials: Iterable[Trial]) -> list[str]:
 
 
 def front_rows(study: Study) -> list[dict[str, Any]]:
-    """The front as plain data: `trial`, `rung`, `metrics`, `choices`; best by the first objective first."""
-    return [
-        {"trial": t.number, "rung": t.rung, "metrics": dict(t.metrics), "choices": dict(t.choices)}
-        for t in study.front
-    ]
+    """The front as plain data: `trial`, `rung`, `metrics`, `choices`; best by the first objective first.
+
+    A trial that was re-validated has `seeds` and `deviations`, too; its metrics are means.
+    """
+    return [{**t.summary(), "rung": t.rung, "choices": dict(t.choices)} for t in study.front]
 
 
 def front_csv(study: Study) -> str:
-    """The front as CSV: `trial`, `rung`, then a column for each metric and each choice."""
+    """The front as CSV: `trial`, `rung`, then a column for each metric and each choice.
+
+    Where it was re-validated, `seeds` and a column `<metric>_deviation` for each metric stand before the choices.
+    """
     front = study.front
     metrics = metric_names(front)
     choices = list(dict.fromkeys(name for trial in front for name in trial.choices))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "rung", *metrics, *choices])
+    is_revalidated = any(trial.is_revalidated for trial in front)
+    more = ["seeds", *(f"{name}_deviation" for name in metrics)] if is_revalidated else []
+    writer.writerow(["trial", "rung", *metrics, *more, *choices])
     for trial in front:
-        values = [trial.metrics.get(name, "") for name in metrics]
+        values: list[Any] = [trial.metrics.get(name, "") for name in metrics]
+        if is_revalidated:
+            values += [len(trial.validations) or 1, *(trial.deviations.get(name, "") for name in metrics)]
         writer.writerow(
             [trial.number, trial.rung, *values, *(trial.choices.get(name, "") for name in choices)]
         )

@@ -6,7 +6,7 @@ thousands of trials.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,8 @@ class Ledger:
 
     Attributes:
         trials: all trials, by number.
-        requests: (trial, rung) -> a request without an answer, its weights left out.
+        requests: (trial, rung, repeat) -> a request without an answer, its weights left out.
+        planned: (trial, repeat) of the re-validations that are still to come.
         finished: numbers of the trials with a result.
         device_seconds: what all evaluations took together.
     """
@@ -37,7 +38,8 @@ class Ledger:
     def __init__(self, folder: Path, spec: Spec, baseline: Mapping[str, float]) -> None:
         self._folder, self._spec, self._baseline = folder, spec, baseline
         self.trials: list[Trial] = []
-        self.requests: dict[tuple[int, int], Request] = {}
+        self.requests: dict[tuple[int, int, int], Request] = {}
+        self.planned: set[tuple[int, int]] = set()
         self.finished: set[int] = set()
         self.device_seconds = 0.0
         self.duplicates = Duplicates()
@@ -60,9 +62,14 @@ class Ledger:
         if request.trial == len(self.trials):
             last_rung = len(self._spec.rung_epochs) - 1
             self.trials.append(Trial(request.trial, request.choices, self._folder, last_rung))
-        self.trial(request.trial).pending = request.rung
+        trial = self.trial(request.trial)
+        if not request.repeat:
+            trial.pending = request.rung
         # The weights stay on disk: those of thousands of trials would not fit in memory.
-        self.requests[request.trial, request.rung] = replace(request, checkpoint=None)
+        donor = None if request.donor is None else request.donor._replace(weights=None)
+        self.requests[request.trial, request.rung, request.repeat] = replace(
+            request, checkpoint=None, donor=donor
+        )
 
     def note_evaluation(self, evaluation: Evaluation, at: float) -> None:
         """A request is answered.
@@ -71,9 +78,12 @@ class Ledger:
             evaluation: its answer; the checkpoint is let go of.
             at: seconds of search until now.
         """
-        del self.requests[evaluation.trial, evaluation.rung]
+        del self.requests[evaluation.trial, evaluation.rung, evaluation.repeat]
         evaluation.checkpoint = None
         trial = self.trial(evaluation.trial)
+        if evaluation.repeat:
+            self._note_repeat(trial, evaluation)
+            return
         trial.pending = None
         trial.evaluations[evaluation.rung] = evaluation
         self.device_seconds += evaluation.seconds.get("total", 0.0)
@@ -85,6 +95,38 @@ class Ledger:
         if evaluation.state != "failed":
             self.duplicates.add(trial.number, trial.read)
 
+    def _note_repeat(self, trial: Trial, evaluation: Evaluation) -> None:
+        """A re-validation is answered."""
+        trial.repeats[evaluation.repeat] = evaluation
+        self.device_seconds += evaluation.seconds.get("total", 0.0)
+        self.planned.discard((trial.number, evaluation.repeat))
+        self._settle(trial)
+
+    def plan(self, repeats: Iterable[tuple[int, int]]) -> None:
+        """Take re-validations as those that are asked for, in place of any before.
+
+        Args:
+            repeats: (trial, repeat); what is answered already need not be asked again.
+        """
+        self.planned = {(trial, n) for trial, n in repeats if n not in self.trial(trial).repeats}
+        for trial in self.trials:
+            if trial.repeats:
+                self._settle(trial)
+
+    def _settle(self, trial: Trial) -> None:
+        """Decide whether the re-validations of a trial stand for it: once none of them is still to come.
+
+        The middle one by the first objective then does, of an even number the worse of the two in the middle.
+        """
+        objective, found = self._spec.objectives[0], trial.validations
+        is_waiting = any(number == trial.number for number, _ in self.planned)
+        in_order = sorted(found, key=lambda one: objective.loss(one.metrics[objective.metric]))
+        trial.standing = None if is_waiting or not found else in_order[len(found) // 2].repeat
+        if trial.has_result:
+            self.duplicates.add(trial.number, trial.read)
+            trial.violation = self.violation(trial.metrics)
+        self._front = None
+
     def violation(self, metrics: Mapping[str, float]) -> float:
         """Sum over all constraints of how far they are broken."""
         return total_violation(self._spec.constraints, metrics, self._baseline)
@@ -93,7 +135,8 @@ class Ledger:
     def front(self) -> list[Trial]:
         """The feasible trials that no other one dominates."""
         if self._front is None:
-            self._front = front_of([t for t in self.trials if t.is_feasible], self._spec.objectives)
+            feasible = [trial for trial in self.trials if trial.is_feasible]
+            self._front = front_of(feasible, self._spec.objectives)
         return list(self._front)
 
     def volume(self, metrics: Sequence[Mapping[str, float]]) -> float:

@@ -36,6 +36,17 @@ def front_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[T
     return [trials[i] for i in keep[np.lexsort(losses[keep].T[::-1])]]
 
 
+def confirmed(front: Sequence[Trial]) -> list[Trial]:
+    """Of a front the trials that were re-validated, and those trained on beside them; none where none is re-validated.
+
+    Args:
+        front: trials of which none dominates another.
+    """
+    if not any(trial.is_revalidated for trial in front):
+        return []
+    return [trial for trial in front if trial.is_revalidated or trial.is_trained_on]
+
+
 def volume_of(
     losses: Floats,
     objectives: Sequence[Objective],

@@ -88,8 +88,8 @@ def user_files(spec: Spec) -> list[Path]:
 
 
 def _files(spec: Spec) -> Iterator[Path]:
-    teacher = spec.space.distill.teacher if spec.space.distill is not None else None
-    for reference in (spec.task.use, spec.target.use, spec.search.sampler, teacher or ""):
+    teachers = spec.space.distill.teacher if spec.space.distill is not None else ()
+    for reference in (spec.task.use, spec.target.use, spec.search.sampler, *teachers):
         with contextlib.suppress(UnresolvedReference):
             path = find_file(reference, spec.folder)
             if path is not None and not path.is_relative_to(search_spaces_folder()):

@@ -1,6 +1,7 @@
 """The study: the run folder of one search, and the only way in which anything in it is written or read.
 
-    study.journal   an Optuna storage, one Optuna trial for each evaluation (trial n at rung r): the truth
+    study.journal   an Optuna storage, one Optuna trial for each evaluation (trial n at rung r, or its re-validation
+                    n): the truth
     checkpoints/    weights to continue from
     spec.yaml, profile.json, files/    for people: what was asked, what was known, the user's own files
     lock            held by the one driver that may write; the system lets go of it when the driver dies
@@ -14,22 +15,23 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.constraint import Objective, parse_where
+from autoprune.constraint import Objective, parse_where, total_violation
 from autoprune.errors import BadInput, RunFolderError, SpecError
-from autoprune.record import Evaluation, Request
+from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.ledger import Ledger
-from autoprune.study.ranking import best_of, worth_keeping
+from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
 from autoprune.study.run_folder import Lock, prepare
 from autoprune.study.trial import Trial
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 PROFILE = "profile.json"
+REVALIDATION = "revalidation"
 FORMAT = 1
 WORST_VIOLATION = 1e9  # stands for infinity, which JSON does not have
 
@@ -76,11 +79,12 @@ class Study:
         self._distributions = self.space.distributions()
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
-        self._stored: dict[tuple[int, int], int] = {}  # (trial, rung) -> its Optuna trial
+        self._stored: dict[tuple[int, int, int], int] = {}  # (trial, rung, repeat) -> its Optuna trial
         self._clock_base, self._clock_start = 0.0, math.nan
         self._is_searching = False  # in this session, by this process
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
             self._take_in(stored)
+        self._ledger.plan(self._asked_repeats())
 
     @classmethod
     def create(
@@ -185,9 +189,14 @@ class Study:
         attributes: dict[str, Any] = {"trial": request.trial, "rung": request.rung}
         if request.epochs is not None:
             attributes["epochs"] = float(request.epochs)
+        if request.repeat:
+            attributes["repeat"] = request.repeat
+        if request.donor is not None:
+            attributes["donor"] = [request.donor.trial, request.donor.rung]
         distributions = {name: self._distributions[name] for name in request.choices}
         template = running_trial(request.choices, distributions, attributes)
-        self._stored[request.trial, request.rung] = self._storage.create_new_trial(self._id, template)
+        key = (request.trial, request.rung, request.repeat)
+        self._stored[key] = self._storage.create_new_trial(self._id, template)
         self._ledger.note_request(request)
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
@@ -198,7 +207,7 @@ class Study:
         """
         from optuna.trial import TrialState
 
-        key = (evaluation.trial, evaluation.rung)
+        key = (evaluation.trial, evaluation.rung, evaluation.repeat)
         if key not in self._ledger.requests:
             raise BadInput(f"trial {key[0]} at rung {key[1]} was not requested")
         stored = self._stored[key]
@@ -237,25 +246,55 @@ class Study:
     def save_checkpoint(self, evaluation: Evaluation) -> None:
         """Write the weights that an evaluation came with, if any."""
         if evaluation.checkpoint is not None:
-            self._checkpoints.save(evaluation.trial, evaluation.rung, evaluation.checkpoint)
+            self._checkpoints.save(
+                evaluation.trial, evaluation.rung, evaluation.checkpoint, evaluation.repeat
+            )
 
     def load_checkpoint(self, trial: int, rung: int | None = None) -> bytes | None:
         """The weights of a trial, None when there are none.
 
         Args:
             trial: its number.
-            rung: of its evaluation at that rung or the nearest below; by default of its latest result.
+            rung: of its evaluation at that rung or the nearest below; by default of the evaluation that stands for
+                it.
         """
-        return self._checkpoints.load(trial, self.trial(trial).rung if rung is None else rung)
+        found = self.trial(trial)
+        if rung is None and found.is_revalidated and found.standing is not None:
+            return self._checkpoints.load_repeat(trial, found.standing)
+        return self._checkpoints.load(trial, found.rung if rung is None else rung)
 
     def drop_checkpoints(self, keep: Collection[int]) -> None:
         """Delete the checkpoints of trials that are neither in `keep`, nor on a front, nor under way."""
         if not self._checkpoints.trials:
             return
         asked_for = worth_keeping(self.results, self.spec.objectives, self.spec.constraints)
-        pending = {trial for trial, _ in self._ledger.requests}
-        latest = {number: self.trial(number).rung for number in self._checkpoints.trials}
-        self._checkpoints.drop({*keep, *asked_for, *pending}, latest)
+        under_way = {trial for trial, *_ in self._ledger.requests} | {trial for trial, _ in self.repeats_left}
+        under_way |= {r.donor.trial for r in self._ledger.requests.values() if r.donor is not None}
+        trials = [self.trial(number) for number in self._checkpoints.trials]
+        latest = {t.number: t.searched.rung for t in trials if t.searched is not None and t.has_result}
+        repeats = {t.number: t.standing for t in trials if t.standing is not None}
+        self._checkpoints.drop({*keep, *asked_for, *under_way}, latest, repeats)
+
+    def plan_repeats(self, trials: Sequence[int], count: int) -> None:
+        """Ask for re-validations 1 to `count` of each of these trials, in place of any asked for before; durably.
+
+        What is answered already is not asked again, and what was answered stays.
+        """
+        self._set_revalidation({"trials": list(trials), "count": count, "is_complete": False})
+
+    def end_repeats(self) -> None:
+        """Note that a re-validation is complete; what it left out is no longer asked for. Durable at once."""
+        self._set_revalidation({"trials": [], "count": 0, "is_complete": True})
+
+    def _set_revalidation(self, asked: dict[str, Any]) -> None:
+        self._storage.set_study_user_attr(self._id, REVALIDATION, asked)
+        self._attributes = {**self._attributes, REVALIDATION: asked}
+        self._ledger.plan(self._asked_repeats())
+        self.commit()
+
+    def _asked_repeats(self) -> list[tuple[int, int]]:
+        asked = self._attributes.get(REVALIDATION, {"trials": [], "count": 0})
+        return [(trial, repeat) for trial in asked["trials"] for repeat in range(1, asked["count"] + 1)]
 
     @contextmanager
     def clock(self) -> Iterator[None]:
@@ -315,11 +354,35 @@ class Study:
 
     @property
     def pending(self) -> list[Request]:
-        """Requests without an answer, with the weights they start from."""
-        return [
-            Request(r.trial, r.rung, r.choices, self.load_checkpoint(r.trial, r.rung - 1), r.epochs)
-            for r in self._ledger.requests.values()
-        ]
+        """Requests of the search without an answer, with the weights they start from."""
+        return [self._loaded(r) for r in self._ledger.requests.values() if not r.repeat]
+
+    def _loaded(self, request: Request) -> Request:
+        """A request with the weights that belong to it."""
+        weights, donor = self.load_checkpoint(request.trial, request.rung - 1), request.donor
+        if donor is not None:
+            donor = donor._replace(weights=self._checkpoints.load(donor.trial, donor.rung))
+        return replace(request, checkpoint=weights, donor=donor)
+
+    @property
+    def repeats_left(self) -> list[tuple[int, int]]:
+        """(trial, repeat) of every re-validation that was asked for and is not answered, in the order of asking."""
+        return [one for one in self._asked_repeats() if one in self._ledger.planned]
+
+    @property
+    def repeating(self) -> list[int]:
+        """The trials of a re-validation that is not complete, empty while there is none."""
+        asked = self._attributes.get(REVALIDATION, {"trials": []})
+        return list(asked["trials"])
+
+    @property
+    def is_revalidated(self) -> bool:
+        """Whether a re-validation is complete."""
+        return bool(self._attributes.get(REVALIDATION, {}).get("is_complete"))
+
+    def is_requested(self, request: Request) -> bool:
+        """Whether this very evaluation is on record as being under way."""
+        return (request.trial, request.rung, request.repeat) in self._ledger.requests
 
     def next_rung(self, number: int) -> int:
         """The rung under which a further evaluation of a trial, beyond the spec's rungs, is recorded."""
@@ -342,6 +405,9 @@ class Study:
     def best(self, where: str = "", *, minimize: str | None = None, maximize: str | None = None) -> Trial:
         """The best trial that meets some constraints.
 
+        Where re-validated trials are on the front of those that do, it is one of them: beside means over several seeds,
+        what was trained once would win by luck.
+
         Args:
             where: constraints such as `latency_ms<=2, size_bytes<=40%`, in place of the study's own on the same
                 metrics; its others hold as well.
@@ -361,7 +427,11 @@ class Study:
         wanted = parse_where(where)
         named = {constraint.metric for constraint in wanted}
         constraints = [*wanted, *(c for c in self.spec.constraints if c.metric not in named)]
-        return best_of(self.results, self.spec.objectives, constraints, self.baseline, ranked_by)
+        objectives, results = self.spec.objectives, self.results
+        found = best_of(results, objectives, constraints, self.baseline, ranked_by)
+        fitting = [t for t in results if total_violation(constraints, t.metrics, self.baseline) <= 0]
+        sure = confirmed(front_of(fitting, objectives))
+        return best_of(sure, objectives, constraints, self.baseline, ranked_by) if sure else found
 
     def hypervolume(self) -> float:
         """Hypervolume of the front, in shares of the baseline (its reference point: `ranking.volume_of`)."""
@@ -375,13 +445,16 @@ class Study:
         """Progress as plain data, the same that `autoprune status --json` prints.
 
         `trials.finished` counts every trial with a durable result, `trials.stopped` those of them that
-        ended before the last rung. `best` is the best compromise on the front, None while there is none.
+        ended before the last rung. `best` is the best compromise on the front, None while there is none; its
+        `deviations` are those over `seeds` re-validations. `revalidation` counts the trials with means, and the
+        evaluations that are still to come.
         """
         results, front = self.results, self.front
         states = [trial.state for trial in self.trials]
-        best = best_of(front, self.spec.objectives, [], self.baseline, None) if front else None
+        sure = confirmed(front) or front
+        best = best_of(sure, self.spec.objectives, [], self.baseline, None) if front else None
         state, budget, spent = self.state, self.spec.budget, self.spent()
-        return {
+        return self._revalidation() | {
             "state": state,
             "trials": {
                 "finished": len(results),
@@ -391,9 +464,16 @@ class Study:
             },
             "front_size": len(front),
             "hypervolume": self.hypervolume(),
-            "best": None if best is None else {"trial": best.number, "metrics": dict(best.metrics)},
+            "best": None if best is None else best.summary(),
             "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
         }
+
+    def _revalidation(self) -> dict[str, Any]:
+        """How far a re-validation is, nothing where none was begun."""
+        if REVALIDATION not in self._attributes:
+            return {}
+        done = sum(trial.is_revalidated for trial in self.trials)
+        return {"revalidation": {"trials": done, "left": len(self.repeats_left)}}
 
     def spent(self) -> dict[str, float]:
         """What is used up of each kind of budget."""
@@ -423,9 +503,14 @@ class Study:
         """One Optuna trial of the journal."""
         attributes = stored.user_attrs
         request = Request(
-            attributes["trial"], attributes["rung"], stored.params, epochs=attributes.get("epochs")
+            attributes["trial"],
+            attributes["rung"],
+            stored.params,
+            epochs=attributes.get("epochs"),
+            repeat=attributes.get("repeat", 0),
+            donor=Donor(*attributes["donor"]) if "donor" in attributes else None,
         )
-        self._stored[request.trial, request.rung] = stored._trial_id
+        self._stored[request.trial, request.rung, request.repeat] = stored._trial_id
         self._ledger.note_request(request)
         if not stored.state.is_finished():
             return

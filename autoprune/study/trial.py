@@ -1,8 +1,13 @@
-"""One trial: a point of the space and its evaluations so far, one for each rung that it reached."""
+"""One trial: a point of the space and its evaluations so far, one for each rung that it reached.
+
+Where it was re-validated, the means over its re-validations are its metrics, and the one in the middle is what stands
+for it: its weights are exported.
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +31,8 @@ class Trial:
         pending: the rung that is being evaluated, None when none is.
         violation: sum over all constraints of how far the latest metrics are beyond the limit; 0 when they
             hold.
+        repeats: its re-validations by their number, whether finished, rejected or failed.
+        standing: the number of the one that stands for it, None until all that were asked for are there.
     """
 
     number: int
@@ -35,6 +42,8 @@ class Trial:
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
     pending: int | None = None
     violation: float = math.inf
+    repeats: dict[int, Evaluation] = field(default_factory=dict)
+    standing: int | None = None
 
     @property
     def state(self) -> TrialState:
@@ -52,6 +61,13 @@ class Trial:
 
     @property
     def latest(self) -> Evaluation | None:
+        """The evaluation that stands for the trial: the middle one of its re-validations, else its latest."""
+        if self.is_revalidated and self.standing is not None:
+            return self.repeats[self.standing]
+        return self.searched
+
+    @property
+    def searched(self) -> Evaluation | None:
         """The finished evaluation of the highest rung; where none finished, the one of the highest rung."""
         rungs = sorted(self.evaluations)
         finished = [rung for rung in rungs if self.evaluations[rung].state == "finished"]
@@ -69,8 +85,40 @@ class Trial:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures of the latest result; of a rejected trial those that were computed."""
+        """Figures of the latest result, means where it was re-validated; of a rejected trial what was computed."""
+        if self.is_revalidated:
+            return {name: statistics.fmean(values) for name, values in self._repeated().items()}
         return self.latest.metrics if self.latest is not None else {}
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """Standard deviations of the metrics over the re-validations; empty where there are fewer than two."""
+        if not self.is_revalidated or len(self.validations) < 2:
+            return {}
+        return {name: statistics.stdev(values) for name, values in self._repeated().items()}
+
+    @property
+    def validations(self) -> list[Evaluation]:
+        """Its finished re-validations, by number."""
+        return [self.repeats[n] for n in sorted(self.repeats) if self.repeats[n].state == "finished"]
+
+    @property
+    def is_revalidated(self) -> bool:
+        """Whether its metrics are means over re-validations: all are there, and it was not trained on since."""
+        return self.standing is not None and not self.is_trained_on
+
+    @property
+    def is_trained_on(self) -> bool:
+        """Whether it was trained beyond the last rung."""
+        return any(
+            rung > self.last_rung and one.state == "finished" for rung, one in self.evaluations.items()
+        )
+
+    def _repeated(self) -> dict[str, list[float]]:
+        """The values of each metric that all of its re-validations have."""
+        found = self.validations
+        names = [name for name in found[0].metrics if all(name in one.metrics for one in found)]
+        return {name: [one.metrics[name] for one in found] for name in names}
 
     @property
     def structure(self) -> dict[str, Any]:
@@ -82,10 +130,18 @@ class Trial:
         """Whether it has a result that meets every constraint of the study."""
         return self.has_result and self.violation <= 0
 
+    def summary(self) -> dict[str, Any]:
+        """Its number and figures as plain data, with deviations and seeds where it was re-validated."""
+        found: dict[str, Any] = {"trial": self.number, "metrics": dict(self.metrics)}
+        if self.is_revalidated:
+            found |= {"seeds": len(self.validations), "deviations": self.deviations}
+        return found
+
     @property
     def read(self) -> dict[str, Value]:
         """Every choice that any of its evaluations read: together they identify the candidate."""
-        return {name: value for one in self.evaluations.values() for name, value in one.read.items()}
+        evaluations = (*self.evaluations.values(), *self.repeats.values())
+        return {name: value for one in evaluations for name, value in one.read.items()}
 
     @property
     def reason(self) -> str:
@@ -95,4 +151,5 @@ class Trial:
     @property
     def seconds(self) -> float:
         """Device-seconds of all its evaluations."""
-        return sum(evaluation.seconds.get("total", 0.0) for evaluation in self.evaluations.values())
+        evaluations = (*self.evaluations.values(), *self.repeats.values())
+        return sum(evaluation.seconds.get("total", 0.0) for evaluation in evaluations)
