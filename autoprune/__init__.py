@@ -16,10 +16,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import check, export, finish, open_study, profile, report, resume, search
+    from autoprune.api import (
+        check,
+        export,
+        finish,
+        open_study,
+        profile,
+        report,
+        resume,
+        revalidate,
+        search,
+    )
     from autoprune.compress.technique import Technique
     from autoprune.errors import AutopruneError
-    from autoprune.export.artifact import load
+    from autoprune.stored import load
     from autoprune.task import Batch, ClassificationTask, Data, RegressionTask
 
 __version__ = "0.1.0"
@@ -34,11 +44,12 @@ _HOME = {
     "check": "autoprune.api",
     "export": "autoprune.api",
     "finish": "autoprune.api",
-    "load": "autoprune.export.artifact",
+    "load": "autoprune.stored",
     "open_study": "autoprune.api",
     "profile": "autoprune.api",
     "report": "autoprune.api",
     "resume": "autoprune.api",
+    "revalidate": "autoprune.api",
     "search": "autoprune.api",
 }
 
@@ -58,6 +69,7 @@ __all__ = [
     "profile",
     "report",
     "resume",
+    "revalidate",
     "search",
 ]
 

@@ -29,6 +29,7 @@ SpecLike = str | Path | Mapping[str, Any] | Spec
 
 EVALUATOR = "autoprune.evaluate:Evaluator"
 REFERENCE = "reference.safetensors"
+MOST_BEST, MOST_SEEDS = 10_000, 100
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
 
@@ -46,7 +47,7 @@ def profile(
     """
     resolved = _spec(spec, overrides)
     with _workers(resolved, task, on_event) as pool:
-        _, made = _prepare(pool, on_event)
+        _, made = _prepare(pool, resolved, on_event)
     return {**made, "problems": unreachable(resolved.constraints, made)}
 
 
@@ -78,10 +79,11 @@ def search(
     resolved = _spec(spec if spec is not None else {}, overrides)
     folder = _free_folder(resolved.name) if run is None else Path(run)
     _refuse_unusable(folder)
-    sampler = _sampler(resolved)
+    _sampler(resolved, {})  # refused before the work of minutes
     with _workers(resolved, task, on_event) as pool:
-        reference, made = _prepare(pool, on_event)
+        reference, made = _prepare(pool, resolved, on_event)
         check_reachable(resolved, made)
+        sampler = _sampler(resolved, made)
         with _create(folder, resolved, made, reference) as study:
             return _run(study, pool, sampler, on_event)
 
@@ -89,15 +91,20 @@ def search(
 def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
     """Go on with an interrupted or killed search up to its original budget.
 
+    Where the task or the target has changed since, all that was found is used as long as every point of the study can
+    still be made; what came and went is told to `on_event` as `changed`.
+
     Raises:
-        RunFolderError: there is no study in `run`, it is damaged, or another driver is at work on it.
+        RunFolderError: there is no study in `run`, it is damaged, another driver is at work on it, or points of it
+            cannot be made any more.
     """
     from autoprune.study import Study
 
     with Study.open(run, write=True) as study:
-        reference, sampler = _reference_of(study), _sampler(study.spec, len(study.trials))
+        reference, sampler = _reference_of(study), _sampler(study.spec, study.profile, len(study.trials))
         with _workers(study.spec, task, on_event) as pool:
             pool.broadcast("attach_reference", reference)
+            _hold_against(study, Space.from_json(pool.call("describe")["choices"]), on_event)
             return _run(study, pool, sampler, on_event)
 
 
@@ -155,6 +162,50 @@ def finish(
         return study.trial(found.number)
 
 
+def revalidate(
+    run: str | Path,
+    best: int = 5,
+    seeds: int = 3,
+    *,
+    task: Task | None = None,
+    on_event: OnEvent | None = None,
+) -> Study:
+    """Train the best trials of the front in full again, from the start, over several seeds, and rank by the means.
+
+    Interrupted or killed, it goes on when it is called again. It counts towards no budget.
+
+    Args:
+        run: the run folder.
+        best: how many trials at most: the best compromise, then those that cover most hypervolume, then what was
+            dominated by one that fell.
+        seeds: how often each is trained; the spec's seed plus 1, 2, ...
+        task: the task object that the search was started with, if any.
+        on_event: called with (kind, payload), as by `search`.
+
+    Returns:
+        The study: re-validated trials are ranked by their means, and the best one is taken among them.
+
+    Raises:
+        BadInput: a number that makes no sense.
+        SearchFailed: no trial meets the constraints.
+    """
+    from autoprune.search.revalidation import run_revalidation
+    from autoprune.study import Study
+
+    for name, value, most in (("best", best, MOST_BEST), ("seeds", seeds, MOST_SEEDS)):
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise BadInput(f"revalidate: {name}: got {value!r}, expected a whole number from 1 to {most}")
+    with Study.open(run, write=True) as study:
+        if not study.repeats_left and not study.front:
+            raise SearchFailed(f"there is nothing to re-validate in {run}: no trial meets every constraint")
+        reference = _reference_of(study)
+        with _workers(study.spec, task, on_event) as pool:
+            pool.broadcast("attach_reference", reference)
+            pool.broadcast("attach_baseline", study.baseline)
+            run_revalidation(study, pool, best=best, seeds=seeds, on_event=on_event)
+        return study
+
+
 def export(
     trial: Trial | str | Path,
     to: str | Path | None = None,
@@ -169,7 +220,8 @@ def export(
     """Write a candidate as an artifact that runs, once it is proven to be the one that was measured.
 
     Args:
-        trial: a trial, or a run folder; of a run folder the trial `number`, or the best one `where` constraints
+        trial: a trial, or a run folder (of a re-validated trial the middle one of its seeds by the first objective is
+            exported, with its own figures); of a run folder the trial `number`, or the best one `where` constraints
             hold (and the study's own, but for those on the same metrics), ranked by `minimize` or `maximize`.
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
@@ -246,10 +298,11 @@ def listing() -> dict[str, list[str]]:
         "target": sorted(TARGETS),
         "sampler": sorted(SAMPLERS),
         "criterion": list(sections.CRITERIA),
-        "granularity": ["channel", "head", "block", "unstructured", "n_m"],
+        "granularity": list(sections.HOLES),
         "schedule": list(dict.fromkeys((*sections.SCHEDULES, *sections.SPARSITY_SCHEDULES))),
-        "distillation": ["logits"],
-        "quantizer": list(sections.AWARE),
+        "distillation": list(sections.DISTILLATION),
+        "calibration": list(sections.CALIBRATIONS),
+        "quantizer": list(sections.QUANTIZERS),
         "coding": list(sections.CODINGS),
         "data_pruning": list(sections.DATA_PRUNING),
         "factorization": list(sections.FACTORIZATIONS),
@@ -297,13 +350,30 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
         yield pool
 
 
-def _prepare(pool: Pool, on_event: OnEvent | None) -> tuple[bytes, dict[str, Any]]:
+def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[bytes, dict[str, Any]]:
     """The weights of the uncompressed reference, which every worker now has, and the profile."""
     _tell(on_event, "preparing", {"what": "the uncompressed reference"})
     reference = pool.call("train_reference")
     pool.broadcast("attach_reference", reference)
     _tell(on_event, "preparing", {"what": "the profile"})
-    return reference, make_profile(pool)
+    return reference, make_profile(pool, spec)
+
+
+def _hold_against(study: Study, now: Space, on_event: OnEvent | None) -> None:
+    """Tell what has changed in the space of a study since it was made.
+
+    Raises:
+        RunFolderError: a choice lost values.
+    """
+    lost, others = study.space.changes_to(now)
+    if lost:
+        listed = "\n".join(f"space.{line}" for line in lost)
+        raise RunFolderError(
+            f"the space has changed since {study.folder} was begun; its {len(study.results)} trials can be looked at, "
+            f"but the search cannot go on: restore the task and the target, or begin a new search\n{listed}"
+        )
+    for line in others:
+        _tell(on_event, "changed", {"what": f"space.{line}"})
 
 
 def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) -> Study:
@@ -318,11 +388,15 @@ def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) ->
     return study
 
 
-def _sampler(spec: Spec, trials: int = 0) -> BaseSampler:
-    """The spec's sampler; with trials to look back at, it must not draw its first random points again."""
+def _sampler(spec: Spec, profile: Mapping[str, Any], trials: int = 0) -> BaseSampler:
+    """The spec's sampler, told what the profile knows; with trials to look back at, it must not draw its first random
+    points again."""
+    from autoprune.search.preview import foreknown
     from autoprune.search.samplers import make_sampler
 
-    return make_sampler(spec.search.sampler, spec.seed + trials, spec.folder)
+    told = foreknown(spec, profile)
+    known = {"costs": told.prices, "prior": told.prior, "limits": told.limits}
+    return make_sampler(spec.search.sampler, spec.seed + trials, spec.folder, known)
 
 
 def _run(study: Study, pool: Pool, sampler: BaseSampler, on_event: OnEvent | None) -> Study:

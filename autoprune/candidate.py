@@ -18,11 +18,11 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from autoprune.compress.technique import Context, Technique
-from autoprune.errors import ModelError, RunFolderError, SpecError, raised
+from autoprune.errors import RunFolderError, SpecError
 from autoprune.references import nearest
 from autoprune.space import Choices, Options, Value
 from autoprune.spec import Spec
-from autoprune.structure.parametrize import fold_parametrizations
+from autoprune.structure.parametrize import make_model
 from autoprune.task import Task
 
 ARCHITECTURE = "architecture."
@@ -69,38 +69,38 @@ def variants(architecture: Mapping[str, Options]) -> Iterator[dict[str, Value]]:
 
 
 def build(choices: Choices, context: Context) -> nn.Module:
-    """The architecture that the choices ask for, started from the reference's weights.
+    """The architecture that the choices ask for, started from the reference's weights, or from `context.origin`.
 
     Reads every `architecture.*` choice and records them in `context.structure["architecture"]`.
     """
-    names = [name for name in choices if name.startswith(ARCHITECTURE)]
-    architecture = {name.removeprefix(ARCHITECTURE): choices[name] for name in names}
+    architecture = architecture_of(choices)
     context.structure["architecture"] = architecture
-    return _instantiate(architecture, context)
+    return instantiate(architecture, context)
 
 
-def _instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
+def architecture_of(choices: Choices) -> dict[str, Value]:
+    """The arguments of the task's `model` that the choices ask for."""
+    names = [name for name in choices if name.startswith(ARCHITECTURE)]
+    return {name.removeprefix(ARCHITECTURE): choices[name] for name in names}
+
+
+def instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
+    """The task's network with these arguments, in eval mode, with the weights that candidates start from."""
     torch.manual_seed(context.seed)
     model = make_model(context.task, architecture)
-    inherit(model, context.reference)
+    inherit(model, context.reference if context.origin is None else context.origin)
     return model.eval()
 
 
-def make_model(task: Task, architecture: Mapping[str, Any]) -> nn.Module:
-    """The task's network with these arguments; weights that it computes from others (weight norm) are made plain.
-
-    Raises:
-        ModelError: the task's `model` raises; the message has the arguments.
-    """
-    try:
-        model = task.model(**architecture)
-    except Exception as error:
-        raise ModelError(
-            f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
-        ) from error
-    if isinstance(model, nn.Module):  # whatever else it gives is refused when the task is checked
-        fold_parametrizations(model)
-    return model
+def untrained(techniques: Sequence[Technique], context: Context, seed: int) -> nn.Module:
+    """A candidate's network as the task makes it under a seed, in the structure that is recorded so far."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_model(context.task, context.structure["architecture"])
+        for technique in techniques:
+            if technique.name in context.structure:
+                model = technique.restore(model, context)
+    return model.eval()
 
 
 @torch.no_grad()
@@ -157,7 +157,7 @@ def restore(checkpoint: bytes, techniques: Sequence[Technique], context: Context
         header = read_header(checkpoint)
         context.structure.update(header["structure"])
         rung = int(header["rung"])
-        model = _instantiate(context.structure["architecture"], context)
+        model = instantiate(context.structure["architecture"], context)
         for technique in techniques:
             model = technique.restore(model, context)
         model.load_state_dict(load_tensors(checkpoint))

@@ -69,8 +69,9 @@ def _command(name: str) -> Callable[[Command], Command]:
                 _fail(str(error), error.exit_code)
             except KeyboardInterrupt as interrupt:
                 # A search says in which run folder it was stopped, once there is one.
-                folder = interrupt.args[0] if interrupt.args else options["run"] if name == "resume" else None
-                hint = f"; `autoprune resume {folder}` goes on from there" if folder is not None else ""
+                goes_on = name if name in ("resume", "revalidate") else "resume"
+                folder = interrupt.args[0] if interrupt.args else options["run"] if name == goes_on else None
+                hint = f"; `autoprune {goes_on} {folder}` goes on from there" if folder is not None else ""
                 _fail(f"interrupted{hint}", INTERRUPTED)
 
         app.command(name)(run)
@@ -166,14 +167,18 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     Progress, best, front, hypervolume and what is left of the budget.
 
     JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "front_size", "hypervolume",
-    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}}. Finished are all trials with a
-    result; those that went no further than an early rung are the stopped ones among them.
+    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}, "explanations": {"importance",
+    "constraints", "slopes", "sentences"}}. Finished are all trials with a result; those that went no further than
+    an early rung are the stopped ones among them. Once the front was re-validated, "revalidation": {"trials", "left"}
+    is there, and "best" has {"seeds", "deviations"}.
     """
     from autoprune import api
 
     study = api.open_study(run)
     if as_json:
-        _print_json(study.status())
+        from autoprune.report.explanations import explain
+
+        _print_json({**study.status(), "explanations": explain(study)})
         return
     from autoprune.report.tables import make_console, print_status
 
@@ -190,7 +195,8 @@ def front(
 ) -> None:
     """Show the trials that no other one dominates.
 
-    JSON: a list of {"trial", "rung", "metrics", "choices"}, best by the first objective first.
+    JSON: a list of {"trial", "rung", "metrics", "choices"}, best by the first objective first; of trials that were
+    re-validated with {"seeds", "deviations"}.
     """
     from autoprune import api
     from autoprune.report import tables
@@ -259,6 +265,31 @@ def finish(
 
     found = api.finish(run, trial, epochs=epochs, minutes=minutes, learning_rate=learning_rate)
     print(f"trial {found.number}: {', '.join(f'{n} {figure(n, v)}' for n, v in found.metrics.items())}")
+
+
+@_command("revalidate")
+def revalidate(
+    run: RunArgument,
+    best: Annotated[int, typer.Option(metavar="K", help="So many trials of the front.")] = 5,
+    seeds: Annotated[int, typer.Option(metavar="N", help="So many trainings of each.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the best of the front again, over several seeds.
+
+    From then on they are ranked by their means. Interrupted, it goes on when it is called again.
+
+    JSON: the same as that of `front`.
+    """
+    from autoprune import api
+    from autoprune.report import tables
+    from autoprune.report.live import live_view
+
+    with live_view(stderr=as_json) as view:
+        study = api.revalidate(run, best, seeds, on_event=view)
+    if as_json:
+        _print_json(tables.front_rows(study))
+    else:
+        tables.print_revalidated(tables.make_console(), study)
 
 
 @_command("report")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ Direction = Literal["minimize", "maximize"]
 Operator = Literal["<=", ">="]
 Relative = Literal["percent", "difference"]
 
-COMPUTABLE = ("params", "macs", "bops", "size_bytes")
+COMPUTABLE = ("params", "macs", "bops", "size_bytes", "peak_memory_bytes")
 """Metrics that are computed exactly from a candidate's structure, before anything is trained."""
 
 MEASURED = ("latency_ms",)
@@ -141,6 +141,46 @@ class Constraint:
     def is_met(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> bool:
         """Whether `metrics` keep the limit."""
         return self.violation(metrics, baseline) <= 0
+
+
+def conflicts(
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    baseline: Mapping[str, float] | None = None,
+) -> list[str]:
+    """One line for each constraint that works against an objective, or leaves nothing beside another constraint.
+
+    Args:
+        objectives: a limit from above on what is maximized, or from below on what is minimized, rules out the best.
+        constraints: a lower limit above an upper one leaves nothing.
+        baseline: what relative limits refer to; None while it is not known, then only limits alike are compared.
+    """
+    directions = {objective.metric: objective.direction for objective in objectives}
+    wrong = {"maximize": "<=", "minimize": ">="}
+    problems = []
+    for i, one in enumerate(constraints):
+        direction = directions.get(one.metric)
+        if direction is not None and one.operator == wrong[direction]:
+            other = ">=" if one.operator == "<=" else "<="
+            problems.append(
+                f"constraints[{i}]: got '{one}' although objectives.{one.metric} is to {direction}, which rules out "
+                f"the best; expected {other!r}, the other direction, or no such objective"
+            )
+        for k, two in enumerate(constraints):
+            if (one.metric, one.operator, two.operator) == (two.metric, ">=", "<=") and _apart(
+                one, two, baseline
+            ):
+                problems.append(
+                    f"constraints[{i}], constraints[{k}]: got '{one}' and '{two}', which nothing can meet together"
+                )
+    return problems
+
+
+def _apart(low: Constraint, high: Constraint, baseline: Mapping[str, float] | None) -> bool:
+    """Whether a lower limit lies above an upper one, as far as that can be told."""
+    if baseline is not None and low.metric in baseline:
+        return low.limit(baseline) > high.limit(baseline)
+    return low.relative == high.relative != "percent" and low.value > high.value
 
 
 def total_violation(

@@ -18,6 +18,7 @@ from autoprune.compress.technique import Context, Technique
 from autoprune.errors import BadInput, raised
 from autoprune.references import wrong_arguments
 from autoprune.space import Choices, Space
+from autoprune.structure.parametrize import make_model
 from autoprune.targets import Target
 from autoprune.task import Task, check_task, example_inputs
 from autoprune.tensors import call, map_tensors, tensors_in
@@ -129,7 +130,7 @@ def technique_tests(technique: Technique, task: Task, target: Target) -> list[Te
     """A technique keeps the shape of outputs, does nothing when neutral, and is deterministic."""
     torch.manual_seed(0)
     data = task.data()
-    reference = task.model().eval()
+    reference = make_model(task, {}).eval()
     example = example_inputs(data)
     space = Space(technique.choices(reference, example, target))
     strongest = {name: choice.at(1.0) for name, choice in space.items()}
@@ -179,7 +180,7 @@ def technique_tests(technique: Technique, task: Task, target: Target) -> list[Te
 
 def target_tests(target: Target, task: Task) -> list[Test]:
     """A target runs the task's model as torch does, measures it, and refuses what it cannot run."""
-    model = task.model().eval()
+    model = make_model(task, {}).eval()
     example = example_inputs(task.data())
 
     def runs_the_same() -> None:

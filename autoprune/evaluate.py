@@ -22,9 +22,9 @@ from autoprune import cost
 from autoprune.candidate import (
     architecture_choices,
     build,
-    make_model,
     restore,
     save_checkpoint,
+    untrained,
     variants,
     weights_of,
 )
@@ -34,12 +34,14 @@ from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context, Recovery
 from autoprune.deployed import stored_bytes
 from autoprune.errors import AutopruneError, RunFolderError, SpecError, TaskError, raised
+from autoprune.foresight import Foresight
 from autoprune.frozen import freeze, unmatched
+from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
 from autoprune.space import Choice, Choices, Space, Value
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
-from autoprune.structure.parametrize import fold_parametrizations
+from autoprune.structure.parametrize import fold_parametrizations, make_model
 from autoprune.targets import Measurement, Runnable, Target, load_target
 from autoprune.task import (
     ArraySplit,
@@ -56,6 +58,7 @@ from autoprune.tensors import Inputs
 from autoprune.train import StepHook, TrainSettings, recalibrate, train
 
 SIZE = "size_bytes"
+INHERITED = "inherited_from"
 RECALIBRATION_BATCHES = 10
 PROBE_STEPS = 4
 
@@ -86,6 +89,7 @@ class Evaluator:
         self._reference: nn.Module | None = None
         self.baseline: dict[str, float] = {}  # metrics of the uncompressed network, once they are known
         self._measured: dict[str, Measurement] = {}
+        self._foresight: Foresight | None = None
 
     # -- what is loaded once -------------------------------------------------------------------------------------
 
@@ -170,8 +174,9 @@ class Evaluator:
 
     def evaluate(self, request: Request) -> Evaluation:
         """The evaluation that answers a request. What goes wrong in it is recorded, not raised."""
-        choices, context, clock = Choices(request.choices), self.context(), Clock()
-        result = Evaluation(request.trial, request.rung, "finished", request.choices, seed=self.spec.seed)
+        choices, context, clock = Choices(request.choices), self.context(request.repeat), Clock()
+        result = Evaluation(request.trial, request.rung, "finished", request.choices, seed=context.seed)
+        result.repeat = request.repeat
         try:
             self._evaluate(request, choices, context, result, clock)
         except Exception as error:
@@ -203,15 +208,15 @@ class Evaluator:
         with clock.time("validate"):
             result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
         with clock.time("measure"):
-            measurement = self._measure(runnable, context)
+            measurement = self._measure(runnable, context, anew=request.repeat > 0)
             result.metrics["latency_ms"] = measurement.latency_ms
             result.measurement = asdict(measurement)
 
-    def _measure(self, runnable: Runnable, context: Context) -> Measurement:
-        """The latency of a candidate; what has the same structure as one before is not measured again."""
+    def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
+        """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""
         structure = json.dumps(context.structure["layers"], sort_keys=True)
         key = f"{context.structure['architecture']}{structure}"
-        if key not in self._measured:
+        if anew or key not in self._measured:
             self._measured[key] = self.target.measure(runnable, self.example)
         return self._measured[key]
 
@@ -234,11 +239,10 @@ class Evaluator:
         coding = coding_of(context.structure)
         return {} if coding == "none" else {SIZE: float(stored_bytes(deployed, coding))}
 
-    def context(self) -> Context:
-        """A fresh context for one candidate."""
-        return Context(
-            self.task, self.data, self.target, self.reference, seed=self.spec.seed, settings=self.settings
-        )
+    def context(self, repeat: int = 0) -> Context:
+        """A fresh context for one candidate, or for its re-validation of this number, which draws otherwise."""
+        seed = self.spec.seed + repeat
+        return Context(self.task, self.data, self.target, self.reference, seed=seed, settings=self.settings)
 
     @property
     def example(self) -> Inputs:
@@ -249,7 +253,26 @@ class Evaluator:
         """The candidate before training, and the last rung that its weights were trained to (-1: none)."""
         if request.checkpoint is not None:
             return restore(request.checkpoint, self.techniques, context)
-        return self._built(choices, context), -1
+        heir = self._inherited(request, choices, context)
+        return self._built(choices, context) if heir is None else heir, -1
+
+    def _inherited(self, request: Request, choices: Choices, context: Context) -> nn.Module | None:
+        """The candidate made from its donor's weights; None where it has no donor, or these do not fit.
+
+        Who is pruned little by little starts from the reference: what it comes to lack is not known yet.
+        """
+        donor = None if self._is_gradual(choices) else request.donor
+        origin = origin_of(donor.weights, choices, context) if donor is not None and donor.weights else None
+        if donor is None or origin is None:
+            return None
+        context.origin = origin.model
+        model = self._built(choices, context)
+        if covers(context.structure, origin.removed):
+            context.structure[INHERITED] = donor.trial
+            return model
+        context.origin = None
+        context.structure.clear()
+        return None
 
     def _built(self, choices: Choices, context: Context) -> nn.Module:
         """The candidate as its techniques make it, from the reference's weights."""
@@ -279,29 +302,77 @@ class Evaluator:
         ends = (0.0, *self.spec.search.rungs)
         for rung in range(done + 1, request.rung + 1):
             epochs, is_first = ends[rung + 1] - ends[rung], ends[rung] == 0
-            if epochs > 0 and is_first and any(t.is_gradual(choices) for t in self.techniques):
+            if epochs > 0 and is_first and self._is_gradual(choices):
                 model, epochs = self._shaped(epochs, rung, request, choices, context)
                 if epochs <= 0:
                     continue
             self._stretch(model, epochs, rung, request, choices, context)
         return model
 
+    def _is_gradual(self, choices: Choices) -> bool:
+        return any(technique.is_gradual(choices) for technique in self.techniques)
+
     def _shaped(
         self, epochs: float, rung: int, request: Request, choices: Choices, context: Context
     ) -> tuple[nn.Module, float]:
         """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""
 
-        def descend(model: nn.Module, epochs: float, on_step: StepHook | None) -> None:
-            done = round(999 * (1.0 - recovery.left))
-            self._descend(model, model, epochs, request, choices, context, 1000 * (rung + 1) + done, on_step)
-
-        recovery = Recovery(descend, self._quality, epochs)
+        recovery = self._recovery(epochs, rung, request, choices, context)
         context.structure.clear()
         context.recovery = recovery
         try:
             return self._built(choices, context), epochs * recovery.left
         finally:
             context.recovery = None
+
+    def _recovery(
+        self, epochs: float, rung: int, request: Request, choices: Choices, context: Context
+    ) -> Recovery:
+        """What gradual techniques may train in a stretch of so many epochs."""
+
+        def descend(model: nn.Module, share: float, place: int, on_step: StepHook | None) -> None:
+            part, seed = share * epochs, 1000 * (rung + 1) + place
+            self._descend(model, model, part, request, choices, context, seed, on_step)
+
+        def initial(draw: int) -> nn.Module:
+            return untrained(self.techniques, context, context.seed + draw)
+
+        among = sum(technique.is_gradual(choices) for technique in self.techniques)
+        return Recovery(descend, self._quality, initial, epochs, max(1, among))
+
+    def ticket(self, request: Request) -> nn.Module:
+        """The winning ticket of a candidate: its survivors with the weights that they were rewound to, not yet trained.
+
+        It is made again from what the checkpoint holds, the units that were cut or the zeros of the trained weights,
+        and from the search's seed; with `rewind`, the weights before any training are trained so far once more. It is
+        as the technique left it: what others did to it afterwards (low rank, say) is not in it.
+
+        Args:
+            request: with the checkpoint, the choices and the seed that it was made by.
+
+        Raises:
+            RunFolderError: the checkpoint is damaged.
+            TaskError: the candidate is no lottery ticket.
+        """
+        context, choices = self.context(request.repeat), Choices(request.choices)
+        trained, _ = restore(request.checkpoint or b"", self.techniques, context)
+        records = context.structure
+        drawn = [place for place, t in enumerate(self.techniques) if "ticket" in records.get(t.name, {})]
+        if not drawn:
+            raise TaskError(
+                "the trial has no ticket: it was not trained with schedule lottery_ticket (rung above 0)"
+            )
+        before, technique = self.techniques[: drawn[-1]], self.techniques[drawn[-1]]
+        rewind = records[technique.name]["ticket"]["rewind"]
+        known = ("architecture", *(other.name for other in before))
+        context.structure = {name: records[name] for name in known if name in records}
+        early = untrained(before, context, context.seed)
+        if rewind["epochs"] > 0:
+            rung = next(rung for rung, epochs in enumerate(self.spec.search.rungs) if epochs > 0)
+            seed = 1000 * (rung + 1) + rewind["place"]
+            self._descend(early, early, rewind["epochs"], request, choices, context, seed, None)
+        context.structure = records
+        return technique.ticket(early, trained, context)
 
     def _quality(self, model: nn.Module) -> float:
         """The first objective that the task measures, of a float network on the validation split; larger is better."""
@@ -325,7 +396,7 @@ class Evaluator:
         if epochs <= 0:
             if _shapes(model) != _shapes(self.reference):
                 recalibrate(
-                    model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=self.spec.seed
+                    model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=context.seed
                 )
             return
         trained = model
@@ -377,7 +448,7 @@ class Evaluator:
                 loss=loss,
                 on_step=on_step,
                 along=along,
-                seed=self.spec.seed + seed,
+                seed=context.seed + seed,
             )
         if compiled:
             context.structure["train"] = {"compiled": compiled}
@@ -409,8 +480,15 @@ class Evaluator:
         return {
             "choices": Space(choices).to_json(),
             "techniques": details,
+            "examples": {"train": len(self.data.train), "val": len(self.data.val)},
             "warnings": [problem.sentence for problem in problems if problem.severity == "warning"],
         }
+
+    def foresee(self, question: str, *arguments: Any) -> Any:
+        """What is asked before the first trial; see the methods of `foresight.Foresight`."""
+        if self._foresight is None:
+            self._foresight = Foresight(self.techniques, self.context, self._built)
+        return getattr(self._foresight, question)(*arguments)
 
     def price_point(self, point: dict[str, Value]) -> dict[str, float]:
         """The exact costs of a point, untrained."""

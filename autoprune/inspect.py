@@ -16,18 +16,19 @@ import torch
 from torch import nn
 
 from autoprune.compress.calibrate import calibrate
-from autoprune.compress.criteria import l1
+from autoprune.compress.criteria.magnitude import absolute_weights
 from autoprune.compress.prune import described, units_to_cut
 from autoprune.compress.quantize import Quantize
 from autoprune.deployed import deploy
 from autoprune.errors import ArtifactError, BadInput, ModelError, raised
-from autoprune.export.artifact import Contents, load, write_artifact
+from autoprune.export.artifact import Contents, write_artifact
 from autoprune.references import resolve
+from autoprune.stored import load
 from autoprune.structure import Observed, Removed, Structure, analyse, check_cut, frozen_layers, prepared
 from autoprune.structure.parametrize import fold_parametrizations, is_parametrized
 from autoprune.targets import Target, load_target
 from autoprune.task.check_model import model_problems
-from autoprune.task.sources import load_model
+from autoprune.task.sources import is_folder, load_model
 from autoprune.tensors import Inputs, call, map_tensors, tensors_in
 
 RATIO = 0.5
@@ -128,7 +129,9 @@ class _Trial:
         observed = Observed(network, self.example)
         free = {group.name for group in structure.free}
         removed: Removed = {
-            group.name: torch.argsort(l1(group, network), stable=True)[: units_to_cut(group, RATIO)].tolist()
+            group.name: absolute_weights(group, network)
+            .argsort(stable=True)[: units_to_cut(group, RATIO)]
+            .tolist()
             for group in observed.groups
             if group.name in free
         }
@@ -213,7 +216,12 @@ def is_network(reference: str, folder: Path) -> bool:
         UnresolvedReference: it leads nowhere.
     """
     where = reference.partition("?")[0]
-    if where != reference or where.startswith("transformers:") or where.endswith(".pt2"):
+    if (
+        where != reference
+        or where.startswith("transformers:")
+        or where.endswith(".pt2")
+        or is_folder(where, folder)
+    ):
         return True
     found = resolve(reference, folder=folder)
     is_class = isinstance(found, type)
@@ -232,7 +240,7 @@ def find(reference: str, inputs: list[str], folder: Path) -> tuple[nn.Module, In
 
     Args:
         reference: a network in any form that a task takes: a class or factory in a file, of an installed package, a
-            configuration, an exported program.
+            configuration, an exported program, an artifact.
         inputs: shapes, `1x3x32x32`, `ids=1x16:int`; none: `example_inputs()` in the same file, or what the network
             itself says.
         folder: where relative files are looked for.

@@ -7,11 +7,25 @@ checkpoint, which the driver alone writes to disk.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from autoprune.space import Value
 
 State = Literal["finished", "rejected", "failed"]
+
+
+class Donor(NamedTuple):
+    """A trial whose weights a new one starts from, in place of the reference's.
+
+    Attributes:
+        trial: its number.
+        rung: that its weights were trained to.
+        weights: its checkpoint; None where it is gone.
+    """
+
+    trial: int
+    rung: int
+    weights: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,9 @@ class Request:
         checkpoint: what the evaluation at the rung before returned, None to start from the reference.
         epochs: train for so many epochs instead of the rung's own (finishing a chosen candidate).
         learning_rate: and with this peak learning rate instead of the spec's.
+        repeat: 0 for an evaluation of the search itself; its nth re-validation trains from the start, and draws
+            everything from the spec's seed plus n.
+        donor: what a new trial starts from, None for the reference.
     """
 
     trial: int
@@ -33,6 +50,8 @@ class Request:
     checkpoint: bytes | None = None
     epochs: float | None = None
     learning_rate: float | None = None
+    repeat: int = 0
+    donor: Donor | None = None
 
 
 @dataclass
@@ -49,6 +68,7 @@ class Evaluation:
         seconds: device-seconds that the evaluation took, by stage (`train`, `measure`, ...), and `total`.
         reason: why it was rejected or failed.
         seed: what every random draw of the evaluation came from.
+        repeat: of the request.
         checkpoint: the float weights to continue from (safetensors bytes), never stored in the study.
     """
 
@@ -63,6 +83,7 @@ class Evaluation:
     seconds: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     seed: int = 0
+    repeat: int = 0
     checkpoint: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:

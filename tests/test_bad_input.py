@@ -62,11 +62,16 @@ def spec_file(folder, **changes):
 class Inline:
     """An evaluator in this process, in the place of a pool of them."""
 
+    size = 1
+
     def __init__(self, evaluator):
         self.evaluator = evaluator
 
     def call(self, method, *arguments):
         return getattr(self.evaluator, method)(*arguments)
+
+    def map(self, method, calls):
+        return [self.call(method, *arguments) for arguments in calls]
 
 
 def prepare(**changes):
@@ -75,7 +80,7 @@ def prepare(**changes):
     evaluator = Evaluator(spec)
     evaluator.attach_data(None)
     evaluator.attach_reference(evaluator.train_reference())
-    made = make_profile(Inline(evaluator))
+    made = make_profile(Inline(evaluator), spec)
     check_reachable(spec, made)
     return made
 

@@ -11,11 +11,12 @@ from tiny_task import TinyNet, TinyTask, bars
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from autoprune.candidate import build, inherit, make_model, read_header, restore, save_checkpoint
+from autoprune.candidate import build, inherit, read_header, restore, save_checkpoint
 from autoprune.compress.prune import Prune
 from autoprune.compress.technique import Context
 from autoprune.errors import RunFolderError
 from autoprune.space import Choices
+from autoprune.structure.parametrize import make_model
 from autoprune.targets import load_target
 from autoprune.task import ClassificationTask, example_inputs
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.constraint import Constraint, Objective, parse_where, total_violation
+from autoprune.constraint import Constraint, Objective, conflicts, parse_where, total_violation
 from autoprune.errors import SpecError
 
 BASELINE = {"accuracy": 97.5, "size_bytes": 4000.0, "latency_ms": 2.0}
@@ -121,3 +121,35 @@ def test_where_reports_every_bad_part():
     with pytest.raises(SpecError) as error:
         parse_where("latency_ms < 2, macs <= 3, x")
     assert len(error.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            ["accuracy <= 90"],
+            "constraints[0]: got 'accuracy <= 90' although objectives.accuracy is to maximize",
+        ),
+        (
+            ["latency_ms >= 1"],
+            "constraints[0]: got 'latency_ms >= 1' although objectives.latency_ms is to minimize",
+        ),
+        (
+            ["params >= 10", "params <= 5"],
+            "constraints[0], constraints[1]: got 'params >= 10' and 'params <= 5'",
+        ),
+        (["params <= 50%", "params >= 60"], "constraints[1], constraints[0]"),
+    ],
+)
+def test_limits_that_work_against_an_objective_or_one_another_are_named(
+    limits: list[str], message: str
+) -> None:
+    objectives = [Objective("accuracy", "maximize"), Objective("latency_ms", "minimize")]
+    found = conflicts(objectives, [Constraint.parse(one) for one in limits], {"params": 100.0})
+    assert len(found) == 1 and found[0].startswith(message)
+
+
+def test_limits_that_leave_something_are_no_conflict() -> None:
+    objectives = [Objective("accuracy", "maximize")]
+    limits = ["accuracy >= 90", "params >= 5", "params <= 5", "params >= 40%"]
+    assert conflicts(objectives, [Constraint.parse(one) for one in limits]) == []

@@ -14,6 +14,7 @@ from autoprune.compress.distill import Distill
 from autoprune.compress.prune import Prune
 from autoprune.compress.quantize import Quantize
 from autoprune.compress.technique import Context, Technique
+from autoprune.compress.transfer import Transfer
 from autoprune.contracts import Broken, check_object
 from autoprune.space import Choices, Options
 from autoprune.targets import Target
@@ -29,6 +30,21 @@ def target() -> Target:
 @pytest.mark.parametrize("technique", [Prune(), Quantize(), Distill()], ids=lambda t: t.name)
 def test_every_technique_keeps_its_contract(technique: Technique, target: Target) -> None:
     assert [check for check in check_object(technique, TinyTask(), target) if not check.ok] == []
+
+
+def computed() -> nn.Module:
+    """A network with a weight that is computed from others."""
+    network = TinyTask().model()
+    nn.utils.parametrizations.weight_norm(network.get_submodule("block.0"))
+    return network
+
+
+@pytest.mark.parametrize("technique", [Quantize(), Transfer()], ids=lambda t: t.name)
+def test_weights_that_are_computed_are_made_plain_before_as_in_a_search(
+    technique: Technique, target: Target
+) -> None:
+    task = ClassificationTask(computed, TinyTask().data())
+    assert [check for check in check_object(technique, task, target) if not check.ok] == []
 
 
 def test_the_target_keeps_its_contract(target: Target) -> None:

@@ -96,10 +96,10 @@ def test_a_rung_later_it_goes_on_from_its_checkpoint(evaluator: Evaluator, space
 def test_quantization_aware_training_and_distillation_run_together(
     evaluator: Evaluator, space: Space
 ) -> None:
-    point = {**compressed(space), "quantize.aware": "qat", "distill.kd_weight": 0.5}
+    point = {**compressed(space), "quantize.quantizer": "qat", "distill.kd_weight": 0.5}
     result = done(evaluator.evaluate(Request(0, 1, point)))
     assert result.metrics["accuracy"] > 80
-    assert {"quantize.aware", "distill.kd_weight", "distill.temperature"} <= set(result.read)
+    assert {"quantize.quantizer", "distill.kd_weight", "distill.temperature"} <= set(result.read)
 
 
 def test_choices_that_do_not_matter_are_not_read(evaluator: Evaluator, space: Space) -> None:
@@ -213,7 +213,7 @@ def test_a_task_may_train_itself(tiny_spec: dict[str, Any]) -> None:
     made.attach_data(None)
     made.attach_reference(made.train_reference())
     space = Space.from_json(made.describe()["choices"])
-    point = {**compressed(space), "quantize.aware": "qat", "distill.kd_weight": 1.0}
+    point = {**compressed(space), "quantize.quantizer": "qat", "distill.kd_weight": 1.0}
     result = done(made.evaluate(Request(0, 1, point)))
     assert [budget.epochs for budget in budgets] == [3, 1]
     assert result.metrics["accuracy"] > 50

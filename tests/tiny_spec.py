@@ -12,7 +12,7 @@ TINY_SPEC: dict[str, Any] = {
         "architecture": {"width": [4, 8], "depth": [1, 2]},
         "prune": {"ratio": [0.0, 0.75], "criterion": ["l1", "taylor"], "schedule": ["one_shot", "iterative"]},
         "distill": {"temperature": [1, 8], "kd_weight": [0.0, 1.0]},
-        "quantize": {"weight_bits": [4, 8, 32], "activation_bits": [8, 32], "aware": ["ptq", "qat"]},
+        "quantize": {"weight_bits": [4, 8, 32], "activation_bits": [8, 32], "quantizer": ["ptq", "qat"]},
     },
     "target": {"use": "onnxruntime", "rounds": 4, "block_ms": 2.0},
     "train": {"epochs": 3, "batch_size": 32},

@@ -127,6 +127,29 @@ class Pool:
         """The result of a method on one worker. What it raises on purpose is raised here as it was."""
         return self._all([self._actors[0].run.remote(method, *arguments)])[0]
 
+    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """The results of a method for each tuple of arguments, in their order, spread over all workers.
+
+        Every worker gets the next one when it is done. What one raises on purpose is raised here as it was.
+        """
+        import ray
+
+        left = list(enumerate(calls))[::-1]
+        under_way: dict[Any, tuple[int, Any]] = {}
+        results: dict[int, Any] = {}
+        idle = list(self._actors)
+        while left or under_way:
+            while left and idle:
+                place, arguments = left.pop()
+                actor = idle.pop()
+                under_way[actor.run.remote(method, *arguments)] = (place, actor)
+            done, _ = ray.wait(list(under_way), num_returns=1)
+            for future in done:
+                place, actor = under_way.pop(future)
+                results[place] = self._all([future])[0]
+                idle.append(actor)
+        return [results[place] for place in range(len(calls))]
+
     def broadcast(self, method: str, *arguments: Any) -> None:
         """Call a method on every worker, and on those that will replace one.
 
@@ -326,9 +349,9 @@ def _check_resources(workers: int, resources: Mapping[str, float]) -> None:
 
 def _failed(task: _Task, reason: str) -> Evaluation:
     request, seconds = task.request, {"total": time.monotonic() - task.started}
-    return Evaluation(
-        request.trial, request.rung, "failed", request.choices, seconds=seconds, reason=reason[:2000]
-    )
+    result = Evaluation(request.trial, request.rung, "failed", request.choices, repeat=request.repeat)
+    result.seconds, result.reason = seconds, reason[:2000]
+    return result
 
 
 def _cause(error: BaseException) -> BaseException:

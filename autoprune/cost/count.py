@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.cost.memory import peak_memory_bytes
 from autoprune.cost.multiplications import multiplications
 from autoprune.deployed import QuantizedLayer, deploy, layer_kind, stored_bytes
 from autoprune.deployed.packing import stored_layer_bytes
@@ -33,19 +34,21 @@ def count(model: nn.Module, example: Inputs, bits: Bits | None = None) -> dict[s
         bits: layer -> (weight bits, activation bits); layers that are not in it stay float.
 
     Returns:
-        `params` and `macs` (numbers), `bops`, and `size_bytes`: the exact size of the artifact's
-        `model.safetensors`.
+        `params` and `macs` (numbers), `bops`, `size_bytes`: the exact size of the artifact's `model.safetensors`, and
+        `peak_memory_bytes`: of the activations that are alive at once (see `memory`).
     """
     bits = bits or {}
     total, by_module = multiplications(model, example)
     # Layers that are quantized hold no others, so that nothing is counted twice.
     widths = [(by_module.get(name, 0), weight, activation) for name, (weight, activation) in bits.items()]
+    deployed = deploy(model, bits, example)
     elsewhere = total - sum(macs for macs, _, _ in widths)
     return {
         "params": float(sum(parameter.numel() for parameter in model.parameters())),
         "macs": float(total),
         "bops": float(sum(macs * w * a for macs, w, a in widths) + elsewhere * FLOAT_BITS**2),
-        "size_bytes": float(stored_bytes(deploy(model, bits, example))),
+        "size_bytes": float(stored_bytes(deployed)),
+        "peak_memory_bytes": float(peak_memory_bytes(deployed, example)),
     }
 
 

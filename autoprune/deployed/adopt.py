@@ -35,6 +35,7 @@ def adopted(graph: fx.Graph, root: dict[str, Any], model: nn.Module) -> None:
         if node.op != "call_function" or (found := _layer(node, model)) is None:
             continue
         path, layer = found
+        _take_settled(layer, path, root)
         if repr(made.setdefault(path, layer)) != repr(layer) or root.get(path, made[path]) is not made[path]:
             continue  # called with other options elsewhere
         root[path] = made[path]
@@ -43,6 +44,14 @@ def adopted(graph: fx.Graph, root: dict[str, Any], model: nn.Module) -> None:
         call.meta = dict(node.meta)
         node.replace_all_uses_with(call)
         graph.erase_node(node)
+
+
+def _take_settled(layer: nn.Module, path: str, root: dict[str, Any]) -> None:
+    """Give a layer the parameters that the graph reads, where these are others than its module's (`computed`)."""
+    for name, own in list(layer.named_parameters()):
+        read = root.get(f"{path}.{name}", own)
+        if read is not own:
+            setattr(layer, name, read)
 
 
 def _layer(node: fx.Node, model: nn.Module) -> tuple[str, nn.Module] | None:

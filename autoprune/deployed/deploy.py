@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import fx, nn
 
+from autoprune.deployed.codebook import quantized_layer
 from autoprune.deployed.fold import fold_batch_norm, input_of, module_of
 from autoprune.deployed.kinds import layer_kind
 from autoprune.deployed.placement import Bits, Placement, moves_values, place
@@ -62,7 +63,8 @@ def deploy(model: nn.Module, bits: Bits, example: Inputs) -> nn.Module:
 
     Args:
         model: the float network.
-        bits: layer -> (weight bits, activation bits); without any the network stays as it is.
+        bits: layer -> (weight bits, activation bits), `Widths` where the form of the weight is not the usual one;
+            without any the network stays as it is.
         example: inputs of batch size 1.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -71,13 +73,13 @@ def deploy(model: nn.Module, bits: Bits, example: Inputs) -> nn.Module:
     graph = trace(model, example)
     if graph is None or not calls_every(graph, _present(model, bits)):
         return _deploy_layers(model, bits)
-    fold_batch_norm(graph, example)
+    unfolded = fold_batch_norm(graph, example)
     # The placement looks at float layers, so they are replaced after it.
     insert_quantizers(graph, place(graph, bits))
     unshare_weights(graph, bits)
-    for name, (weight_bits, activation_bits) in _present(graph, bits).items():
+    for name, widths in _present(graph, bits).items():
         layer = graph.get_submodule(name)
-        replace(graph, layer, QuantizedLayer.of(layer, weight_bits, activation_bits))
+        replace(graph, layer, quantized_layer(layer, widths, unfolded=unfolded.get(layer)))
     graph.recompile()
     return graph.eval()
 
@@ -104,9 +106,9 @@ def _deploy_layers(model: nn.Module, bits: Bits) -> nn.Module:
         if isinstance(module, nn.TransformerEncoderLayer):
             # Its fused kernel reads the weights past the layers.
             module.activation_relu_or_gelu = 0
-    for name, (weight_bits, activation_bits) in _present(model, bits).items():
-        layer, rounds = model.get_submodule(name), activation_bits < FLOAT_BITS
-        replace(model, layer, QuantizedLayer.of(layer, weight_bits, activation_bits, rounds_input=rounds))
+    for name, widths in _present(model, bits).items():
+        layer, rounds = model.get_submodule(name), widths[1] < FLOAT_BITS
+        replace(model, layer, quantized_layer(layer, widths, rounds_input=rounds))
     return model.eval()
 
 
@@ -125,17 +127,21 @@ def _present(model: nn.Module, bits: Bits) -> dict[str, tuple[int, int]]:
 def insert_quantizers(graph: fx.GraphModule, placements: list[Placement]) -> None:
     """Put a quantizer behind each placement's tensor, in place, and let its readers read that."""
     for placement in placements:
-        name = f"{QUANTIZERS}.{placement.tensor.name}"
-        if placement.bits != 8:
-            name += f"_{placement.bits}"
-        elif hasattr(nn.Module, placement.tensor.name):
-            name += "_"  # `to` is a method of the module that holds the quantizers
+        name = quantizer_name(placement.tensor.name, placement.bits)
         graph.add_submodule(name, ActivationQuantizer(placement.bits))
         with graph.graph.inserting_after(placement.tensor):
             node = graph.graph.call_module(name, (placement.tensor,))
         for reader in placement.readers:
             reader.replace_input_with(placement.tensor, node)
     graph.recompile()
+
+
+def quantizer_name(tensor: str, bits: int) -> str:
+    """The path of the quantizer behind a tensor, given the name of its node."""
+    if bits != 8:
+        return f"{QUANTIZERS}.{tensor}_{bits}"
+    # `to` is a method of the module that holds the quantizers.
+    return f"{QUANTIZERS}.{tensor}_" if hasattr(nn.Module, tensor) else f"{QUANTIZERS}.{tensor}"
 
 
 def input_quantizers(model: nn.Module) -> dict[str, list[ActivationQuantizer | None]]:

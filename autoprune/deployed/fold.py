@@ -15,7 +15,8 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from autoprune.deployed.kinds import layer_kind
+from autoprune.deployed.kinds import channel_axis, float_weight, layer_kind
+from autoprune.deployed.quantizers import STEP
 from autoprune.tensors import Inputs
 
 _NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
@@ -71,8 +72,18 @@ def _without_sequences(
     return {layer: norm for layer, norm in pairs.items() if layer not in sequences}
 
 
-def fold_batch_norm(graph: fx.GraphModule, example: Any) -> None:
-    """Fold in place whatever `folded_norms` found, and drop the modules that are no longer called."""
+def fold_batch_norm(
+    graph: fx.GraphModule, example: Any
+) -> dict[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
+    """Fold in place whatever `folded_norms` found, and drop the modules that are no longer called.
+
+    A step that was learned for each channel of a weight is folded with it; one step for all of them was learned on the
+    folded weight.
+
+    Returns:
+        layer as folded -> its weight before, and the factor of each output channel.
+    """
+    unfolded = {}
     for layer_node, norm_node in folded_norms(graph, example).items():
         layer: Any = module_of(graph, layer_node)
         norm: Any = module_of(graph, norm_node)
@@ -80,8 +91,21 @@ def fold_batch_norm(graph: fx.GraphModule, example: Any) -> None:
             fused: nn.Module = fuse_linear_bn_eval(layer, norm)
         else:
             fused = fuse_conv_bn_eval(layer, norm, transpose=layer_kind(layer).startswith("ConvTranspose"))
+        factor = norm_factor(norm)
+        unfolded[fused] = (float_weight(layer).detach(), factor)
+        step = fused._buffers.get(STEP)
+        if step is not None and len(step) == layer.weight.shape[channel_axis(layer_kind(layer))]:
+            fused.register_buffer(STEP, step * factor.abs())
         graph.set_submodule(str(layer_node.target), fused)
         norm_node.replace_all_uses_with(layer_node)
         graph.graph.erase_node(norm_node)
     graph.delete_all_unused_submodules()
     graph.recompile()
+    return unfolded
+
+
+@torch.no_grad()
+def norm_factor(norm: Any) -> torch.Tensor:
+    """By what a BatchNorm multiplies each channel at inference, shape (channels)."""
+    factor: torch.Tensor = torch.rsqrt(norm.running_var + norm.eps)
+    return factor * norm.weight.detach() if norm.weight is not None else factor

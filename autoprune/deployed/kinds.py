@@ -27,12 +27,12 @@ def layer_kind(module: nn.Module) -> str:
     """
     if is_transposed_linear(module):
         return "Linear"
-    kind = next((kind for kind in FUNCTIONS if _computes_as(module, getattr(nn, kind))), "")
+    kind = next((kind for kind in FUNCTIONS if computes_as(module, getattr(nn, kind))), "")
     is_plain = isinstance(module._parameters.get("weight"), nn.Parameter) and not module._forward_pre_hooks
     return kind if is_plain and getattr(module, "padding_mode", "zeros") == "zeros" else ""
 
 
-def _computes_as(module: nn.Module, kind: type[Any]) -> bool:
+def computes_as(module: nn.Module, kind: type[Any]) -> bool:
     """Whether a module is of a kind, or of a subclass that changes nothing of what is computed."""
     names = ("forward", "_conv_forward", "__call__")
     return isinstance(module, kind) and all(

@@ -32,11 +32,12 @@ _TOLERANCE = 1e-3
 _SETTINGS = {"use_cache": False, "_experts_implementation": "batched_mm"}
 
 
-def lift(model: nn.Module, example: Inputs) -> fx.GraphModule:
+def lift(model: nn.Module, example: Inputs, *, settle: bool = True) -> fx.GraphModule:
     """The network as a graph of layers (`call_module`, under their own names) and ATen functions.
 
     The graph shares parameters and buffers with `model`, under the same names; those that the forward does not read
-    are left out, and tensors that it makes itself are buffers under `constants`. It is in eval mode. In training its
+    are left out, and tensors that it makes itself are buffers under `constants`. Weights that the forward computes
+    from parameters alone are parameters of the graph's own (`computed`). It is in eval mode. In training its
     BatchNorm and Dropout layers do what they always do, but what the forward decides by `self.training` (and
     `F.dropout`) stays as in evaluation. It takes inputs as `model` does, of any batch size; the other sizes are those
     of the example, as plain numbers among the operations' arguments. It returns what `model` returns, but
@@ -45,6 +46,7 @@ def lift(model: nn.Module, example: Inputs) -> fx.GraphModule:
     Args:
         model: any network; not changed.
         example: inputs of batch size 1.
+        settle: compute such weights once; without, in each pass, and all parameters are those of `model`.
 
     Returns:
         the graph; `meta["static_batch"]` says whether it is bound to batch size 1, and each node's `meta["val"]`
@@ -54,7 +56,7 @@ def lift(model: nn.Module, example: Inputs) -> fx.GraphModule:
         ModelError: the forward cannot be written as a graph; with the line that is in the way and the reason.
     """
     was_training = {module: module.training for module in model.modules()}
-    lifting = Lifting(model.eval())
+    lifting = Lifting(model.eval(), settle)
     single = rows(example, slice(0, 1)) if tensors_in(example) else example
     try:
         with _as_a_function(model), _silence(), torch.no_grad():

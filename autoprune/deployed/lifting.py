@@ -77,14 +77,15 @@ class Lifting:
     No module itself, for torch.export puts the attributes of modules back to what they were.
 
     Attributes:
+        settle: whether weights that are computed from parameters alone are computed once.
         calls: of layers, by the number that the stand-in operation carries.
         results: what each call returned, in its own form.
         template: the inputs, in their form.
         returned: what the network returned, in its form.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, settle: bool) -> None:
+        self.model, self.settle = model, settle
         self.layers = {path: module for path, module in model.named_modules() if path and is_leaf(module)}
         self.begin(None)
 
@@ -111,7 +112,8 @@ class Lifting:
     def _stand_in(self, path: str, *args: Any, **kwargs: Any) -> Any:
         parts, form = pytree.tree_flatten((args, kwargs))
         layer = self.layers[path]
-        if any(isinstance(part, torch.SymInt | torch.SymFloat | torch.SymBool) for part in parts):
+        known_late = any(isinstance(part, torch.SymInt | torch.SymFloat | torch.SymBool) for part in parts)
+        if known_late or any(isinstance(part, nn.utils.rnn.PackedSequence) for part in args):
             return type(layer).forward(layer, *args, **kwargs)  # sizes that are only known when it runs
         places = [Place() if isinstance(part, torch.Tensor) else part for part in parts]
         self.calls.append(Call(path, *pytree.tree_unflatten(places, form)))

@@ -8,6 +8,8 @@ frequent values less than rare ones.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +18,15 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from autoprune.deployed.codebook import CodebookLayer
 from autoprune.deployed.coding import Item, decode, encode, is_bounded
 from autoprune.deployed.quantizers import Codes, highest_code, weight_codes
 from autoprune.deployed.streams import pack_bits, unpack_bits
 from autoprune.errors import ArtifactError
 
+# How the kind of a tensor of float32 is written whose values are whole numbers times a power of two: its exponent
+# behind this.
+FIXED = "fixed"
 # The one tensor of a coded state: no module can have a tensor of that name.
 CODED = "autoprune/coded"
 _DTYPES = {
@@ -43,15 +49,21 @@ def unpack_codes(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]
     Raises:
         ArtifactError: `packed` has not the size that `bits` and `shape` ask for.
     """
+    values = _unpack_indices(packed, bits, shape).astype(np.int16) - highest_code(bits)
+    codes: np.ndarray[Any, Any] = values.astype(np.int8)
+    return codes
+
+
+def _unpack_indices(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Numbers from 0 to 2^bits - 1 from their bit planes, as uint8."""
     count = int(np.prod(shape, dtype=np.int64))
     if packed.shape != (bits, -(-count // 8)):
         raise ArtifactError(
             f"packed codes have shape {packed.shape}; {bits} bits of a weight of shape {tuple(shape)} "
             f"take {(bits, -(-count // 8))}"
         )
-    values = unpack_bits(packed, count).astype(np.int16) - highest_code(bits)
-    codes: np.ndarray[Any, Any] = values.astype(np.int8).reshape(shape)
-    return codes
+    values: np.ndarray[Any, Any] = unpack_bits(packed, count).reshape(shape)
+    return values
 
 
 def _code_name(layer: str) -> str:
@@ -60,6 +72,13 @@ def _code_name(layer: str) -> str:
 
 def _codes_by_name(model: nn.Module) -> dict[str, Codes]:
     return {_code_name(layer): codes for layer, codes in weight_codes(model).items()}
+
+
+def _shared_by_name(model: nn.Module) -> dict[str, CodebookLayer]:
+    """Name of the indices -> layer, for weights that share values."""
+    return {
+        _code_name(path): layer for path, layer in model.named_modules() if isinstance(layer, CodebookLayer)
+    }
 
 
 def pack_state(model: nn.Module, coding: str = "none") -> dict[str, torch.Tensor]:
@@ -108,10 +127,13 @@ def _tied(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torc
 
 def _packed(model: nn.Module) -> dict[str, torch.Tensor]:
     widths = {name: codes.bits for name, codes in _codes_by_name(model).items()}
+    shared = _shared_by_name(model)
     packed = {}
     for name, tensor in untied_state(model).items():
         tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        if widths.get(name, 8) < 8:
+        if name in shared:
+            tensor = torch.from_numpy(pack_bits(tensor.numpy().ravel(), shared[name].weight_bits))
+        elif widths.get(name, 8) < 8:
             tensor = torch.from_numpy(pack_codes(tensor.numpy(), widths[name]))
         packed[name] = tensor
     return packed
@@ -127,9 +149,45 @@ def _items(model: nn.Module) -> list[Item]:
         elif tensor.is_floating_point():
             tensor = tensor + 0.0  # a zero that was multiplied by a negative number has a sign, and is none
         dtype, shape = model.state_dict()[name].dtype, tuple(model.state_dict()[name].shape)
+        kind = str(dtype).removeprefix("torch.")
+        if (fixed := _fixed(tensor)) is not None:
+            kind, tensor = fixed
         values = tensor.view(torch.uint8).numpy().reshape(len(tensor), tensor.element_size())
-        items.append(Item(name, str(dtype).removeprefix("torch."), shape, values))
+        items.append(Item(name, kind, shape, values))
     return items
+
+
+def _fixed(tensor: torch.Tensor) -> tuple[str, torch.Tensor] | None:
+    """Float32 numbers as whole numbers of one or two bytes times a power of two, None where they are not that."""
+    if tensor.dtype != torch.float32 or not tensor.numel() or not bool(tensor.isfinite().all()):
+        return None
+    values = tensor.double()
+    largest = float(values.abs().max())
+    if largest == 0:
+        return None
+    # The coarsest grid on which the largest has 15 bits; then as coarse as all of them allow.
+    exponent = math.frexp(largest)[1] - 14
+    whole = values * 2.0**-exponent
+    if exponent < -126 or not bool((whole == whole.round()).all()):
+        return None
+    numbers = whole.to(torch.int64)
+    common = int(np.bitwise_or.reduce(numbers.abs().numpy()))
+    shift = (common & -common).bit_length() - 1
+    numbers, exponent = numbers >> shift, exponent + shift
+    zigzag = (numbers << 1) ^ (numbers >> 63)
+    dtype = torch.uint8 if int(zigzag.max()) < 256 else torch.int16
+    return f"{FIXED}{exponent}", zigzag.to(dtype)
+
+
+def _unfixed(item: Item) -> torch.Tensor:
+    """The numbers that `_fixed` wrote."""
+    exponent = int(item.dtype.removeprefix(FIXED))
+    width = item.values.shape[1]
+    if not -149 <= exponent <= 127 or width > 2:
+        raise ArtifactError(f"coded weights: {item.name[:80]!r} has an unknown kind of values")
+    places = 256 ** np.arange(width, dtype=np.int64)
+    zigzag = torch.from_numpy((item.values.astype(np.int64) * places).sum(1))
+    return (((zigzag >> 1) ^ -(zigzag & 1)).double() * 2.0**exponent).float().reshape(item.shape)
 
 
 def _zigzag(codes: torch.Tensor) -> torch.Tensor:
@@ -153,9 +211,11 @@ def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[s
     Raises:
         ArtifactError: a tensor does not have the size that the structure asks for, or cannot be decoded.
     """
-    codes = _codes_by_name(model)
+    codes, shared = _codes_by_name(model), _shared_by_name(model)
     if CODED in packed:
         state = decode_state(packed)
+        for name in shared.keys() & state.keys():
+            _check_indices(name, state[name], shared[name])
         for name in codes.keys() & state.keys():
             state[name] = _unzigzag(state[name].view(torch.uint8))
             if int(state[name].abs().max()) > highest_code(codes[name].bits):
@@ -164,9 +224,24 @@ def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[s
     state = dict(packed)
     for name, (shaped, _, bits) in codes.items():
         if bits < 8 and name in state:
-            array = state[name].contiguous().numpy()
-            state[name] = torch.from_numpy(unpack_codes(array, bits, tuple(shaped.shape)))
+            state[name] = torch.from_numpy(unpack_codes(_planes(name, state), bits, tuple(shaped.shape)))
+    for name in shared.keys() & state.keys():
+        layer = shared[name]
+        state[name] = torch.from_numpy(_unpack_indices(_planes(name, state), layer.weight_bits, layer.shape))
+        _check_indices(name, state[name], layer)
     return _tied(state, model)
+
+
+def _planes(name: str, state: Mapping[str, torch.Tensor]) -> np.ndarray[Any, Any]:
+    if state[name].dtype != torch.uint8:
+        raise ArtifactError(f"{name} is {state[name].dtype}, where packed codes are bytes")
+    return state[name].contiguous().numpy()
+
+
+def _check_indices(name: str, indices: torch.Tensor, layer: CodebookLayer) -> None:
+    """Refuse indices of more values than there are."""
+    if indices.dtype != torch.uint8 or int(indices.max()) >= len(layer.centroids):
+        raise ArtifactError(f"{name} has an index beyond the {len(layer.centroids)} values of its layer")
 
 
 def decode_state(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -186,6 +261,8 @@ def decode_state(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _tensor(item: Item) -> torch.Tensor:
+    if re.fullmatch(FIXED + r"-?\d{1,3}", item.dtype):
+        return _unfixed(item)
     dtype = _DTYPES.get(item.dtype)
     if dtype is None or dtype.itemsize != item.values.shape[1]:
         raise ArtifactError(f"coded weights: {item.name[:80]!r} has an unknown kind of values")

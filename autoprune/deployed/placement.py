@@ -97,8 +97,8 @@ def moves_values(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.target in (_aten.pad.default, _aten.constant_pad_nd.default):
         return not any(value not in ("constant", 0, None) for value in node.args[2:])
     if node.target is operator.getitem:
-        # An integer picks one of several results; only slices of a tensor move values.
-        return not isinstance(node.args[1], int)
+        # An integer picks one of several results, a name one of a dict; only slices of a tensor move values.
+        return not isinstance(node.args[1], int | str)
     return _is(graph, node, _MOVES)
 
 

@@ -1,6 +1,7 @@
 """The two modules that a quantized network is made of, and the arithmetic behind them.
 
-Weights: symmetric, one scale per output channel, codes in [-(2^(b-1) - 1), 2^(b-1) - 1].
+Weights: symmetric, one scale per output channel or one for the whole weight, codes in
+[-(2^(b-1) - 1), 2^(b-1) - 1]. Weights whose values are learned one by one are in `codebook`.
 Activations: one scale and zero point per tensor, codes in [0, 2^b - 1]. The pair is what integer kernels want
 (unsigned activations, signed weights) and what Krishnamoorthi, "Quantizing deep convolutional networks for
 efficient inference" (2018), found to lose least.
@@ -11,6 +12,7 @@ of themselves for the exporter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,13 +30,42 @@ from autoprune.deployed.kinds import (
 
 FLOAT_BITS = 32
 HALF_BITS = 16
+INTEGER_BITS = 8
+PER_CHANNEL, PER_TENSOR, CODEBOOK = "per_channel", "per_tensor", "codebook"
+FORMS = (PER_CHANNEL, PER_TENSOR, CODEBOOK)
+# The buffer in which a float layer carries the step of its weight that training learned.
+STEP = "weight_step"
 # Shares of a tensor's largest value at which its range is cut off, to find the one with the least error.
 CLIPS = tuple(1.0 - step / 16 for step in range(13))
 _SMALLEST_SCALE = 1e-12
 
 
+class Widths(tuple[int, int]):
+    """(weight bits, activation bits) of a layer, and the form in which a weight of 2 to 8 bits is stored.
+
+    Args:
+        weight_bits, activation_bits: the two entries of the tuple.
+        form: `per_channel` or `per_tensor` (codes times a scale), or `codebook` (indices of a few values).
+    """
+
+    form: str
+
+    def __new__(cls, weight_bits: int, activation_bits: int, form: str = PER_CHANNEL) -> Widths:
+        made = super().__new__(cls, (weight_bits, activation_bits))
+        made.form = form
+        return made
+
+    def __getnewargs__(self) -> tuple[int, int, str]:
+        return (*self, self.form)
+
+
+def form_of(widths: tuple[int, int]) -> str:
+    """The form in which a weight of these bits is stored: codes with a scale for each channel unless it says more."""
+    return widths.form if isinstance(widths, Widths) else PER_CHANNEL
+
+
 class Codes(NamedTuple):
-    """A weight as integers: `weight = codes * scale` along the channel axis."""
+    """A weight as integers: `weight = codes * scale`, along the channel axis where there is a scale for each."""
 
     codes: torch.Tensor
     scale: torch.Tensor
@@ -42,7 +73,7 @@ class Codes(NamedTuple):
 
 
 def along(vector: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
-    """A vector shaped so that it broadcasts along one axis."""
+    """A vector shaped so that it broadcasts along one axis (a vector of one value: along all)."""
     return vector.view([-1 if i == axis else 1 for i in range(dimensions)])
 
 
@@ -51,8 +82,8 @@ def highest_code(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
-def weight_scale(weight: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
-    """The scale of each channel with the least squared error.
+def weight_scale(weight: torch.Tensor, bits: int, axis: int, form: str = PER_CHANNEL) -> torch.Tensor:
+    """The scale with the least squared error: of each channel, shape (channels), or of all together, shape (1).
 
     With eight bits that is the largest value over the largest code. With fewer, cutting off the tails is
     worth more than it costs, so a few shares of the largest value are tried (as in Banner et al., "Post
@@ -61,6 +92,8 @@ def weight_scale(weight: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
     """
     top = highest_code(bits)
     rows = weight.detach().float().transpose(0, axis).flatten(1)
+    if form == PER_TENSOR:
+        rows = rows.reshape(1, -1)
     largest = rows.abs().amax(1)
     best = (largest / top).clamp(min=_SMALLEST_SCALE)
     if bits >= 8:
@@ -90,7 +123,9 @@ class _Dequantize(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, codes: Any, scale: Any, axis: int) -> Any:
-        return g.op("DequantizeLinear", codes, scale, axis_i=axis).setType(scale.type().with_sizes(None))
+        # One scale for all is a scalar there, as integer kernels want it.
+        attributes = {"axis_i": axis} if scale.type().dim() else {}
+        return g.op("DequantizeLinear", codes, scale, **attributes).setType(scale.type().with_sizes(None))
 
 
 class _Requantize(torch.autograd.Function):
@@ -136,7 +171,11 @@ class ActivationQuantizer(nn.Module):
         low, high = min(low, 0.0), max(high, 0.0)
         # Rounded to float32 first: the runtime has no more than that, and the zero point follows from it.
         scale = float(torch.tensor(max((high - low) / (2**self.bits - 1), 1e-8), dtype=torch.float32))
-        self.grid.copy_(torch.tensor([scale, round(-low / scale)]))
+        self.set_grid(scale, round(-low / scale))
+
+    def set_grid(self, scale: float, zero: int) -> None:
+        """The distance between neighbouring values, and the code of zero."""
+        self.grid.copy_(torch.tensor([scale, zero]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not float(self.grid[0]) > 0:
@@ -154,7 +193,8 @@ class QuantizedLayer(nn.Module):
     """A convolution or linear layer whose weight is stored in few bits.
 
     Its state is `codes` and `scale` for 2 to 8 bits, or `weight` (float16 for 16 bits, float32 for 32), and
-    `bias` in float32, which `round_bias` puts on the grid of the integer accumulator.
+    `bias` in float32, which `round_bias` puts on the grid of the integer accumulator, or `coarsen_bias` on one that
+    suits the weights.
 
     Args:
         kind: `Conv2d`, `Linear`, ...
@@ -164,7 +204,10 @@ class QuantizedLayer(nn.Module):
         weight_bits: 2 to 8, 16 or 32.
         activation_bits: of the input, which a quantizer before this layer rounds; here for the record.
         rounds_input: this layer holds that quantizer itself (networks that cannot be traced).
+        form: `per_channel` or `per_tensor`: how many scales the codes have.
     """
+
+    shares_values = False
 
     codes: torch.Tensor
     scale: torch.Tensor
@@ -181,13 +224,16 @@ class QuantizedLayer(nn.Module):
         weight_bits: int,
         activation_bits: int,
         rounds_input: bool = False,
+        form: str = PER_CHANNEL,
     ) -> None:
         super().__init__()
-        self.kind, self.shape, self.options = kind, tuple(shape), _tuples(options)
+        if form not in FORMS:
+            raise ValueError(f"form: got {form!r}, expected one of {', '.join(FORMS)}")
+        self.kind, self.shape, self.options, self.form = kind, tuple(shape), _tuples(options), form
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
         if self.has_codes:
             self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.int8))
-            self.register_buffer("scale", torch.ones(self.shape[self.axis]))
+            self.register_buffer("scale", torch.ones(self.shape[self.axis] if form == PER_CHANNEL else 1))
         else:
             dtype = torch.float16 if weight_bits == HALF_BITS else torch.float32
             self.register_buffer("weight", torch.zeros(self.shape, dtype=dtype))
@@ -196,9 +242,14 @@ class QuantizedLayer(nn.Module):
 
     @classmethod
     def of(
-        cls, layer: nn.Module, weight_bits: int, activation_bits: int, rounds_input: bool = False
+        cls,
+        layer: nn.Module,
+        weight_bits: int,
+        activation_bits: int,
+        rounds_input: bool = False,
+        form: str = PER_CHANNEL,
     ) -> QuantizedLayer:
-        """The quantized form of a float layer."""
+        """The quantized form of a float layer, with the step of its weight that training learned if there is one."""
         weight, bias = float_weight(layer), layer.bias
         quantized = cls(
             layer_kind(layer),
@@ -208,11 +259,12 @@ class QuantizedLayer(nn.Module):
             weight_bits,
             activation_bits,
             rounds_input,
+            form,
         )
         with torch.no_grad():
             if isinstance(bias, torch.Tensor) and quantized.bias is not None:
                 quantized.bias.copy_(bias)
-            quantized.set_weight(weight)
+            quantized.set_weight(weight, layer._buffers.get(STEP))
         return quantized.train(layer.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -254,17 +306,17 @@ class QuantizedLayer(nn.Module):
             "weight_bits": self.weight_bits,
             "activation_bits": self.activation_bits,
             "rounds_input": self.input is not None,
+            "form": self.form,
         }
 
     @torch.no_grad()
-    def set_weight(self, weight: torch.Tensor, smallest: torch.Tensor | None = None) -> None:
-        """Take over a float weight; no channel's scale gets below `smallest`."""
+    def set_weight(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> None:
+        """Take over a float weight, on this scale or else on the one with the least error."""
         if not self.has_codes:
             self.weight.copy_(weight)
             return
-        scale = weight_scale(weight, self.weight_bits, self.axis)
-        if smallest is not None:
-            scale = torch.maximum(scale, smallest)
+        if scale is None:
+            scale = weight_scale(weight, self.weight_bits, self.axis, self.form)
         self.scale.copy_(scale)
         self.codes.copy_(encode(weight.detach().float(), scale, self.weight_bits, self.axis))
 
@@ -272,24 +324,51 @@ class QuantizedLayer(nn.Module):
     def round_bias(self, source: ActivationQuantizer) -> None:
         """Put the bias where an integer layer has it: on multiples of input scale times weight scale.
 
-        Does nothing to a layer that has no codes or whose input is not rounded to integers of eight bits.
+        Does nothing to a layer that does not compute in integers on this input.
         """
-        input_scale = float(source.scale)
-        if self.bias is None or not self.has_codes or self.axis != 0 or source.bits > 8 or input_scale <= 0:
+        if self.bias is None or not self.computes_in_integers(source):
             return
+        input_scale = float(source.scale)
         # A channel of (almost) zeros with a large bias would overflow the accumulator's 32 bits.
         smallest = self.bias.abs() / (input_scale * 2**30)
+        if self.form == PER_TENSOR:
+            smallest = smallest.amax().reshape(1)
         if bool((self.scale < smallest).any()):
-            self.set_weight(self.dequantized(), smallest)
+            self.set_weight(self.dequantized(), torch.maximum(self.scale, smallest))
         step = (torch.tensor(input_scale, dtype=torch.float32) * self.scale).double()
         self.bias.copy_(torch.round(self.bias.double() / step) * step)
+
+    def computes_in_integers(self, source: ActivationQuantizer | None) -> bool:
+        """Whether an integer runtime multiplies integers here, given what rounds the input."""
+        has_kernel = self.has_codes and not self.shares_values and self.axis == 0
+        return has_kernel and source is not None and source.bits <= INTEGER_BITS and float(source.scale) > 0
+
+    @property
+    def step(self) -> torch.Tensor:
+        """The distance between neighbouring values of the weight, in each channel or of all."""
+        return self.scale
+
+    @torch.no_grad()
+    def coarsen_bias(self) -> None:
+        """Put the bias on multiples of a power of two that is at most a quarter of a step of the weights.
+
+        A bias is the weight of an input of one. It so loses at most a quarter of what rounding costs a weight, and
+        is stored in one or two bytes (see `packing`). One that is too large for that stays as it is.
+        """
+        step = float(self.step.median()) if self.has_codes else 0.0
+        if self.bias is None or not 0 < step < math.inf:
+            return
+        unit = 2.0 ** math.floor(math.log2(step / 4))
+        if float(self.bias.abs().max()) < unit * 2**14:
+            self.bias.copy_(torch.round(self.bias / unit) * unit)
 
     def dequantized(self) -> torch.Tensor:
         """The weight as floats, shape as the float layer had it."""
         if not self.has_codes:
             return self.weight.float()
         if torch.onnx.is_in_onnx_export():
-            return _Dequantize.apply(self.codes, self.scale, self.axis)  # type: ignore[no-any-return,no-untyped-call]
+            scale = self.scale[0] if self.form == PER_TENSOR else self.scale
+            return _Dequantize.apply(self.codes, scale, self.axis)  # type: ignore[no-any-return,no-untyped-call]
         return self.codes.float() * along(self.scale, self.axis, self.codes.dim())
 
     def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
@@ -315,9 +394,9 @@ def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weight_codes(model: nn.Module) -> dict[str, Codes]:
-    """Layer -> codes, scale and bits, for every layer of a deployed model whose weight is integers."""
+    """Layer -> codes, scale and bits, for every layer of a deployed model whose weight is integers times a scale."""
     return {
         name: Codes(module.codes, module.scale, module.weight_bits)
         for name, module in model.named_modules()
-        if isinstance(module, QuantizedLayer) and module.has_codes
+        if isinstance(module, QuantizedLayer) and module.has_codes and not module.shares_values
     }

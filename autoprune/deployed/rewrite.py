@@ -19,6 +19,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from autoprune.deployed.adopt import adopted
+from autoprune.deployed.computed import settle_weights
 from autoprune.deployed.lifting import Lifting, filled
 from autoprune.errors import ModelError
 from autoprune.tensors import Inputs, rebuild, tensors_in
@@ -235,6 +236,8 @@ class _Rewriter:
 
     def finished(self) -> fx.GraphModule:
         """The graph with its modules, without what nobody reads."""
+        if self.lifting.settle:
+            settle_weights(self.graph, self.root)
         adopted(self.graph, self.root, self.lifting.model)
         self.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         read = {str(node.target) for node in self.graph.nodes if node.op in ("get_attr", "call_module")}

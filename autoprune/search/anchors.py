@@ -1,4 +1,5 @@
-"""The first points of a search: a handful of uniform designs that span the space before any sampler is asked.
+"""The first points of a search, before any sampler is asked: a handful of uniform designs that span the space, and
+where costs and damage are known, points that should lose least at what they cost.
 
 The same pruning ratio in every group, the same bits in every layer, each architecture option
 on its own. On a synthetic space of 60 choices eight such designs reach more hypervolume (.65) than a thousand
@@ -9,8 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from autoprune.search.preview import Foreknown, foreknown
 from autoprune.space import Choice, Options, Space, Value
+
+if TYPE_CHECKING:
+    from autoprune.study import Study
 
 RATIOS = (0.0, 0.25, 0.5)
 SPARSITIES = (0.5, 0.8)
@@ -18,6 +27,14 @@ DROPPED = 0.34
 RANK = 0.4
 INTEGER_BITS = 8
 MOST = 20
+PLANNED = 10  # points along one way through the space
+POWERS = (
+    1.0,
+    1.4,
+    0.8,
+)  # of damages that are added up: how far large ones weigh more than their sum is not known
+CODING = "store.coding"
+UNTOLD = (".criterion", ".schedule", ".quantizer", ".method")
 
 Point = dict[str, Value]
 
@@ -35,6 +52,76 @@ def anchors(space: Space, neutral: Mapping[str, Value]) -> list[Point]:
         if point not in points:
             points.append(point)
     return points[:MOST]
+
+
+def first_points(study: Study) -> list[Point]:
+    """The points that a study begins with: planned ones first where there are any, every other one a uniform design.
+
+    Points that break a limit on known costs are left out; of planned ones each has other criteria, schedules and the
+    like, of which nothing is known yet.
+    """
+    space, neutral = study.space, study.space.neutral()
+    uniform = anchors(space, neutral)
+    known = foreknown(study.spec, study.profile)
+    if known.prices is None:
+        return uniform
+    allowed = _allowed(known)
+    planned = _planned(space, neutral, known)
+    uniform = [point for point in uniform if allowed(point)]
+    mixed = [point for pair in zip_longest(planned, uniform) for point in pair if point is not None]
+    found: list[Point] = []
+    for point in mixed:
+        if point not in found:
+            found.append(point)
+    return found[:MOST]
+
+
+def _allowed(known: Foreknown) -> Callable[[Point], bool]:
+    """Whether a point keeps the limits on costs."""
+
+    def keeps(point: Point) -> bool:
+        costs = known.prices(point) if known.prices is not None else {}
+        return all(low <= costs[name] <= high for name, (low, high) in known.limits.items() if name in costs)
+
+    return keeps
+
+
+def _planned(space: Space, neutral: Mapping[str, Value], known: Foreknown) -> list[Point]:
+    """Points along the way from the whole network to the smallest, the best first of those at a limit."""
+    from autoprune.search.samplers.encoding import Encoding
+    from autoprune.search.samplers.known import Known
+    from autoprune.search.samplers.proposals import frugal
+
+    encoding = Encoding(space.distributions())
+    told = Known(encoding, known.prices, known.prior, known.limits)
+    start = {name: _nearest(choice, neutral[name]) for name, choice in space.items()}
+    start = _with(space, start, CODING, lambda choice: choice.at(1.0))
+    points: list[Point] = []
+    for power in POWERS:
+        path = frugal(encoding, told, encoding.row(start), known.weights, power)
+        rows = path[told.allowed(path)] if len(path) else path
+        if len(rows):
+            burden = told.prior(rows)
+            wanted = np.linspace(burden.min(), burden.max(), PLANNED) if known.weights else burden[:2]
+            chosen = dict.fromkeys(int(np.abs(burden - value).argmin()) for value in wanted)
+            points += [encoding.point(rows[i]) for i in sorted(chosen, key=lambda i: burden[i])]
+        if known.weights:
+            break  # one way crosses the whole range
+    return [_varied(space, point, number) for number, point in enumerate(points)]
+
+
+def _varied(space: Space, point: Point, number: int) -> Point:
+    """A point with other options of what no cost or damage tells; the first keeps its own."""
+    free = {
+        name: choice
+        for name, choice in space.items()
+        if isinstance(choice, Options) and name.endswith(UNTOLD) and len(choice.values) > 1
+    }
+    turned = {
+        name: choice.values[(choice.values.index(point[name]) + number) % len(choice.values)]
+        for name, choice in free.items()
+    }
+    return {**point, **turned}
 
 
 def _designs(space: Space, start: Point) -> Iterator[Point]:

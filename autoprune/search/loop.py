@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autoprune.constraint import COMPUTABLE, MEASURED
 from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
-from autoprune.search.anchors import anchors
+from autoprune.search.anchors import first_points
+from autoprune.search.checked import checked
+from autoprune.search.donors import nearest_donor
+from autoprune.search.revalidation import run_revalidation
 from autoprune.search.rungs import Result, best_first, next_promotion
 from autoprune.space import Value
 from autoprune.study import Study, Trial
@@ -29,6 +32,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
 MOST_FAILURES = 20  # evaluations in a row that fail: so will the next one
 CLEAN_UP_EVERY = 10  # results, after which checkpoints that nobody will ask for are deleted
+MOST_RESERVED = 0.5  # share of a budget that is kept for the re-validation at most
 TICK = 1.0  # seconds after which budgets are looked at again while no result comes
 
 
@@ -59,13 +63,15 @@ def run_search(
 ) -> None:
     """Search until the budget is spent; the study holds everything that comes of it.
 
+    Where the spec asks for it, the front is re-validated at the end, for which part of the budget is kept.
+
     Args:
         study: open for writing; a study that was interrupted is continued.
         workers: they answer requests.
         sampler: proposes points.
         on_event: called with a kind (`started`, `evaluated`, `promoted`, `rejected`, `failed`, `duplicate`,
-            `finished`, `interrupted`) and a payload: `status` (as `study.status()`), `busy` (requests under
-            way), and `trial` where there is one.
+            `revalidated`, `finished`, `interrupted`) and a payload: `status` (as `study.status()`), `busy`
+            (requests under way), and `trial` where there is one.
 
     Raises:
         SearchFailed: no candidate could be evaluated.
@@ -75,6 +81,7 @@ def run_search(
     with study.clock():
         try:
             loop.run()
+            loop.revalidate()
         except KeyboardInterrupt:
             study.set_state("interrupted", "by the user")
             loop.announce("interrupted")
@@ -109,7 +116,7 @@ class _Loop:
         self._barren = self._failures = self._results = 0
         self._under_way: dict[int, Request] = {}
         self._again = deque(study.pending)
-        self._anchors = deque(anchors(study.space, study.space.neutral()) if spec.search.warm_start else [])
+        self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
             self._recall(trial)
 
@@ -126,6 +133,21 @@ class _Loop:
                 return
             self._collect(self.workers.wait(TICK))
 
+    def revalidate(self) -> None:
+        """Re-validate the front if the spec asks for it and it was not done yet, as far as the budget allows."""
+        asked, study = self.study.spec.search.revalidate, self.study
+        if asked is None or study.is_revalidated:
+            return
+        left_out = run_revalidation(
+            study,
+            self.workers,
+            best=asked.best,
+            seeds=asked.seeds,
+            may_begin=self._may_repeat,
+            on_event=self._on_event,
+        )
+        self.reason += f"; it left no room for {left_out} re-validations" if left_out else ""
+
     def announce(self, kind: str, trial: Trial | None = None) -> None:
         """Tell whoever looks on."""
         if self._on_event is not None:
@@ -137,7 +159,7 @@ class _Loop:
     def _collect(self, ready: Sequence[tuple[Request, Evaluation]]) -> None:
         """Put evaluations on record, durably, then learn from them."""
         objectives = [o.metric for o in self.study.spec.objectives]
-        evaluations = [_checked(evaluation, objectives) for _, evaluation in ready]
+        evaluations = [checked(evaluation, objectives) for _, evaluation in ready]
         for evaluation in evaluations:
             self.study.save_checkpoint(evaluation)
             self.study.log_evaluation(evaluation)
@@ -220,17 +242,24 @@ class _Loop:
         """The next thing to do: let a trial go on, or begin a new one; None when neither may be."""
         if self._is_over():
             return None
+        found = self._promotion()
+        if found is None and self._may_begin():
+            request = self._begin()
+            if request is not None:
+                return request
+            found = self._promotion()  # the space is exhausted, and the best may go on, however few they are
+        return None if found is None else self._go_on(*found)
+
+    def _promotion(self) -> tuple[int, int] | None:
+        """The trial to go on, and the rung to evaluate it at."""
         open_rungs = [rung for rung in range(self._last_rung) if self._fits(rung + 1)]
-        found = next_promotion(
+        return next_promotion(
             [self._rungs[rung] if rung in open_rungs else {} for rung in range(self._last_rung)],
             self._promoted,
             self.study.spec.search.reduction,
             improvable=self._improvable,
             at_least=0 if self._may_begin() or self._under_way else 1,
         )
-        if found is not None:
-            return self._go_on(*found)
-        return self._begin() if self._may_begin() else None
 
     def _go_on(self, number: int, rung: int) -> Request:
         trial = self.study.trial(number)
@@ -245,7 +274,10 @@ class _Loop:
         while self._barren < MOST_BARREN:
             number, point = self._propose()
             if self._is_new(number, point):
-                request = Request(len(self.study.trials), 0, point)
+                donor = (
+                    nearest_donor(self.study, point) if self.study.spec.search.inherit == "nearest" else None
+                )
+                request = Request(len(self.study.trials), 0, point, donor=donor)
                 self._numbers[request.trial] = number
                 self.study.log_request(request)
                 return request
@@ -282,9 +314,12 @@ class _Loop:
     def _is_over(self) -> bool:
         """Whether nothing may be dispatched any more."""
         budget = self.study.spec.budget
-        if budget.minutes is not None and self.study.seconds >= 60 * budget.minutes:
+        seconds, devices = self._reserved()
+        if budget.minutes is not None and self.study.seconds >= 60 * budget.minutes - seconds:
             self.reason = f"the budget of {budget.minutes:g} minutes is spent"
-        elif budget.device_seconds is not None and self.study.device_seconds >= budget.device_seconds:
+        elif (
+            budget.device_seconds is not None and self.study.device_seconds >= budget.device_seconds - devices
+        ):
             self.reason = f"the budget of {budget.device_seconds:g} device-seconds is spent"
         elif self._failures < MOST_FAILURES:
             return False
@@ -308,7 +343,30 @@ class _Loop:
     def _fits(self, rung: int) -> bool:
         """Whether an evaluation at a rung is likely to end before the minutes do."""
         minutes = self.study.spec.budget.minutes
-        return minutes is None or self.study.seconds + self._expected(rung) <= 60 * minutes
+        ends = self.study.seconds + self._expected(rung) + self._reserved()[0]
+        return minutes is None or ends <= 60 * minutes
+
+    def _reserved(self) -> tuple[float, float]:
+        """Seconds on the clock and device-seconds that are kept for the re-validation; at most half of the budget."""
+        asked, budget = self.study.spec.search.revalidate, self.study.spec.budget
+        if asked is None:
+            return 0.0, 0.0
+        count = asked.best * asked.seeds
+        size = max(1, self.workers.free + self.workers.running)
+        each = self._full_length()
+        seconds = min(math.ceil(count / size) * each, MOST_RESERVED * 60 * (budget.minutes or math.inf))
+        return seconds, min(count * each, MOST_RESERVED * (budget.device_seconds or math.inf))
+
+    def _full_length(self) -> float:
+        """Seconds that a candidate takes to be trained through all rungs and measured."""
+        return sum(self._expected(rung) for rung in range(self._last_rung + 1))
+
+    def _may_repeat(self, under_way: int) -> bool:
+        """Whether another re-validation is likely to end within the budget."""
+        budget, each = self.study.spec.budget, self._full_length()
+        on_clock = budget.minutes is None or self.study.seconds + each <= 60 * budget.minutes
+        devices = self.study.device_seconds + (1 + under_way) * each
+        return on_clock and (budget.device_seconds is None or devices <= budget.device_seconds)
 
     def _expected(self, rung: int) -> float:
         """Seconds that an evaluation at a rung takes: the mean so far, before the first one the profile's."""
@@ -319,18 +377,3 @@ class _Loop:
         epochs = (0.0, *self.study.spec.rung_epochs)
         stretch = epochs[rung + 1] - epochs[rung]
         return float(known.get("per_evaluation", 0.0) + stretch * known.get("per_epoch", 0.0))
-
-
-def _checked(evaluation: Evaluation, needed: Sequence[str]) -> Evaluation:
-    """The evaluation, turned into a failed one when it lacks an objective or a metric is not a number."""
-    if evaluation.state != "finished":
-        return evaluation
-    missing = [name for name in needed if name not in evaluation.metrics]
-    wrong = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
-    if missing or wrong:
-        evaluation.state, evaluation.checkpoint = "failed", None
-        evaluation.reason = "; ".join(
-            [f"nothing measured {name}" for name in missing]
-            + [f"{name} is {evaluation.metrics[name]}" for name in wrong]
-        )
-    return evaluation

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from autoprune.constraint import COMPUTABLE, Constraint
+from autoprune.constraint import COMPUTABLE, Constraint, conflicts
 from autoprune.errors import SpecError, TaskError
 from autoprune.record import Evaluation, Request
+from autoprune.search.preview import make_preview
 from autoprune.space import Options, Space, Value
 from autoprune.spec import Spec
 
@@ -28,17 +29,31 @@ MOST_COMPRESSED = (".ratio", ".sparsity", ".drop")
 class Caller(Protocol):
     """A pool of workers, as far as a profile needs one."""
 
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """The results of one method for many arguments, spread over the workers."""
+        ...
+
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of one method on one worker."""
         ...
 
 
-def make_profile(workers: Caller) -> dict[str, Any]:
+def make_profile(workers: Caller, spec: Spec) -> dict[str, Any]:
     """The profile of a search, as plain data.
+
+    Args:
+        workers: they hold an evaluator each.
+        spec: says how far its `preview` goes.
 
     Returns:
         `choices` (the space), `techniques` (groups, layers, what is frozen and why), `baseline` (metrics of the
-        uncompressed network), `ranges` (metric -> lowest and highest), `seconds` (per epoch and per evaluation).
+        uncompressed network), `ranges` (metric -> lowest and highest), `seconds` (per epoch and per evaluation),
+        `preview` (what every point costs and every choice damages; see `preview.make_preview`).
 
     Raises:
         TaskError: the uncompressed network cannot be evaluated.
@@ -48,15 +63,16 @@ def make_profile(workers: Caller) -> dict[str, Any]:
     baseline = _evaluated(workers, "uncompressed network", space.neutral())
     smallest = smallest_point(space, lambda point: workers.call("price_point", point))
     ends = [_evaluated(workers, "smallest candidate", point) for point in _ends(space, smallest)]
+    made = {**described, "baseline": baseline.metrics}
     return {
-        **described,
-        "baseline": baseline.metrics,
+        **made,
         "layers": baseline.structure.get("layers", []),
         "ranges": _ranges([baseline, *ends]),
         "seconds": {
             "per_epoch": workers.call("seconds_per_epoch"),
             "per_evaluation": baseline.seconds["total"],
         },
+        "preview": make_preview(workers, spec, made),
     }
 
 
@@ -126,5 +142,8 @@ def check_reachable(spec: Spec, profile: Mapping[str, Any]) -> None:
         SpecError: with one line for each such objective or constraint.
     """
     problems = spec.problems_of_metrics(profile["baseline"])
-    if problems or (problems := unreachable(spec.constraints, profile)):
+    if not problems:
+        contrary = conflicts(spec.objectives, spec.constraints, profile["baseline"])
+        problems = unreachable(spec.constraints, profile) + contrary
+    if problems:
         raise SpecError(problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoprune.space.choice import Choice, Value, choice_from_json
+from autoprune.space.choice import Choice, Options, Value, choice_from_json
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -47,6 +47,29 @@ class Space(Mapping[str, Choice]):
         ]
         return unknown + outside
 
+    def changes_to(self, now: Space) -> tuple[list[str], list[str]]:
+        """What became of this space: a line for each choice that can no longer be used, and each that came or went.
+
+        Args:
+            now: the space as it is now.
+
+        Returns:
+            First the choices that lost a value, so that points of this space may lie outside of the other one. Then
+            those that are gone, which nothing reads any more, and new ones, which stay neutral.
+        """
+        lost = [
+            f"{name}: was {self[name].to_json()}, is {now[name].to_json()}"
+            for name in self
+            if name in now and not _contains(now[name], self[name])
+        ]
+        gone = [
+            f"{name}: is gone; what trials chose of it has no effect any more"
+            for name in self
+            if name not in now
+        ]
+        new = [f"{name}: is new; it stays at {now[name].neutral!r}" for name in now if name not in self]
+        return lost, gone + new
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
         return {name: choice.to_json() for name, choice in self.items()}
@@ -55,3 +78,12 @@ class Space(Mapping[str, Choice]):
     def from_json(cls, data: Mapping[str, Any]) -> Space:
         """The space that `to_json` wrote."""
         return cls({name: choice_from_json(choice) for name, choice in data.items()})
+
+
+def _contains(choice: Choice, other: Choice) -> bool:
+    """Whether every value of another choice is one of this choice."""
+    if isinstance(other, Options):
+        return all(value in choice for value in other.values)
+    if isinstance(choice, Options):
+        return False
+    return choice.low <= other.low and other.high <= choice.high and choice.step == other.step

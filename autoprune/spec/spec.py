@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 
-from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective
+from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective, conflicts
 from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.document import read_yaml
@@ -154,7 +154,9 @@ class Spec(Section):
             spec = cls.model_validate(given, context={"folder": looked_in})
         except ValidationError as error:
             raise SpecError(problems_of(error, cls, given) + untrained(given)) from None
-        if problems := untrained(given):
+        if problems := untrained(given) + (
+            conflicts(spec.objectives, spec.constraints) if check_files else []
+        ):
             raise SpecError(problems)
         return spec
 
@@ -205,19 +207,31 @@ def untrained(given: Mapping[str, Any]) -> list[str]:
     rungs = _at(given, "search", "rungs")
     if not isinstance(rungs, list | tuple) or not rungs or any(rung is False or rung != 0 for rung in rungs):
         return []
-    aware, schedule = _at(given, "space", "quantize", "aware"), _at(given, "space", "sparsify", "schedule")
+    quantize, sparsify = _at(given, "space", "quantize"), _at(given, "space", "sparsify", "schedule")
+    quantizers = _options(_at(quantize, "quantizer") or _at(quantize, "aware"))
+    prune = _options(_at(given, "space", "prune", "schedule"))
     asked = {
         "space.distill": bool(_at(given, "space", "distill")),
         "space.train": bool(_at(given, "space", "train")),
+        "space.transfer": bool(_at(given, "space", "transfer")),
         "space.data_pruning": bool(_at(given, "space", "data_pruning")),
-        "space.sparsify.schedule": schedule not in (None, "one_shot", ["one_shot"]),
-        "space.quantize.aware": aware == "qat" or (isinstance(aware, list | tuple) and "qat" in aware),
+        # Rounds of `iterative` score channels anew, with or without training; single weights are scored alike.
+        "space.prune.schedule": any(schedule in ("agp", "lottery_ticket") for schedule in prune),
+        "space.prune.guard": _at(given, "space", "prune", "guard") is not None,
+        "space.sparsify.schedule": any(schedule != "one_shot" for schedule in _options(sparsify)),
+        "space.quantize.quantizer": any(quantizer in ("qat", "lsq") for quantizer in quantizers),
     }
     return [
         f"{path}: got something to train for, expected a rung above 0 in search.rungs (it is {shown(rungs)})"
         for path, is_asked in asked.items()
         if is_asked
     ]
+
+
+def _options(given: Any) -> list[Any]:
+    """What a field of options gives as a value, a list or `{options: [...]}`."""
+    listed = given.get("options") if isinstance(given, Mapping) else given
+    return list(listed) if isinstance(listed, list | tuple) else [] if listed is None else [listed]
 
 
 def _at(given: Any, *path: str) -> Any:

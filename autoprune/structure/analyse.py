@@ -21,11 +21,14 @@ from autoprune.structure.cut import Observed
 from autoprune.structure.groups import Group
 from autoprune.structure.proof import INVISIBLE, NOT_IN_TIME, proven, some_of
 from autoprune.structure.rules.products import DIVIDES
+from autoprune.structure.rules.reductions import OF_WEIGHTS
 from autoprune.tensors import Inputs
 
 Way = Literal["module", "graph", "layers"]
 
 SECONDS = 60.0
+# A search ends by its own budget; what is pruned in it must not depend on how busy the machine was for a minute.
+SEARCH_SECONDS = 900.0
 # A graph takes the place of the user's own code only where it lets go of clearly more of the network.
 CLEARLY_MORE = 1.05
 
@@ -70,7 +73,9 @@ def analyse(
     Args:
         model: the network, in eval mode; it stays as it is.
         example: inputs of batch size 1.
-        seconds: time for the checks; groups that are not checked by then stay whole.
+        seconds: time for the checks; groups that are not checked by then stay whole. A minute is right for who waits
+            for an answer. A search gives `SEARCH_SECONDS`, far more than it takes: a group that is left out
+            because other programs held the processor would make its space, and so its result, depend on the moment.
         unproven: let units go over which a norm is taken, although no check can prove the cut.
 
     Raises:
@@ -100,7 +105,7 @@ def _found(
         groups = [replace(g, reason=g.reason or g.unproven) for g in groups]
     free = {g.name: some_of(g) for g in groups if not g.reason}
     tried = {"way": way, "groups": len(free), "share": round(observed.share(free), 4), "reason": ""}
-    doubted = any(group.unproven == DIVIDES for group in groups)
+    doubted = any(group.unproven in (DIVIDES, OF_WEIGHTS) for group in groups)
     may_help = observed.seen.held or doubted or bool(failed - {NOT_IN_TIME, INVISIBLE})
     return Structure(way, groups, [tried], observed.seen.unknown), may_help
 

@@ -12,12 +12,14 @@ from torch import fx, nn
 
 from autoprune.errors import ModelError
 from autoprune.structure.dimensions import Axis, Factor, kept, leaves
-from autoprune.structure.groups import Group, groups_of
+from autoprune.structure.groups import ROLES, Group, Role, groups_of
 from autoprune.structure.observe import Observation, Requirement, observe, state_of
 from autoprune.tensors import Inputs
 
 Removed = Mapping[str, Sequence[int]]
 """Name of a group -> the units that go."""
+
+Places = np.ndarray[Any, Any]
 
 
 class Observed:
@@ -52,14 +54,14 @@ class Observed:
             )
         return found
 
-    def zero(self, removed: Removed) -> None:
-        """Zero every slice of these units: where they are made, where they are read and in between."""
+    def zero(self, removed: Removed, roles: Sequence[Role] = ROLES) -> None:
+        """Zero every slice of these units that has one of the roles: where they are made, read, and in between."""
         tensors = state_of(self.model)
         with torch.no_grad():
             for name, units in removed.items():
                 for part in self.group(name).slices:
                     tensor = tensors[part.tensor]
-                    if tensor.is_floating_point():
+                    if part.role in roles and tensor.is_floating_point():
                         where = torch.from_numpy(part.positions[list(units)].reshape(-1))
                         tensor.index_fill_(part.axis, where.to(tensor.device), 0.0)
 
@@ -75,17 +77,24 @@ class Observed:
             return
         edits = _edits(self.seen.requirements, masks)
         names = _names_of_one_tensor(self.model)
-        for name, axes in self.seen.axes.items():  # one by one: never two whole networks in memory
-            chosen = [kept(ax, masks) if _touches(ax, masks) else None for ax in axes]
-            if any(mask is not None for mask in chosen):
-                smaller = _selected(_get(self.model, name), chosen)
-                for alias in names[name]:
-                    _set(self.model, alias, smaller)
+        for name, chosen in self.places(removed).items():  # one by one: never two whole networks in memory
+            smaller = _selected(_get(self.model, name), chosen)
+            for alias in names[name]:
+                _set(self.model, alias, smaller)
         for requirement, size in edits:
             requirement.source.set(size)
         if isinstance(self.model, fx.GraphModule):
             self.model.recompile()
         follow_shapes(self.model)
+
+    def places(self, removed: Removed) -> dict[str, list[Places | None]]:
+        """Of each tensor that these units occur in, the positions along each axis that stay; None where all do."""
+        masks = self._masks(removed)
+        chosen = {
+            name: [np.flatnonzero(kept(ax, masks)) if _touches(ax, masks) else None for ax in axes]
+            for name, axes in self.seen.axes.items()
+        }
+        return {name: places for name, places in chosen.items() if any(one is not None for one in places)}
 
     def share(self, removed: Removed) -> float:
         """What share of the parameters these units make."""
@@ -157,11 +166,11 @@ def _edits(requirements: Sequence[Requirement], masks: Mapping[Factor, Any]) -> 
     return [(requirement, size) for requirement, size in wanted.values() if size != requirement.value]
 
 
-def _selected(tensor: torch.Tensor, masks: Sequence[np.ndarray[Any, Any] | None]) -> torch.Tensor:
+def _selected(tensor: torch.Tensor, places: Sequence[Places | None]) -> torch.Tensor:
     found = tensor.detach()
-    for i, mask in enumerate(masks):
-        if mask is not None:
-            found = found.index_select(i, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
+    for i, own in enumerate(places):
+        if own is not None:
+            found = found.index_select(i, torch.from_numpy(own).to(tensor.device))
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(found.contiguous(), requires_grad=tensor.requires_grad)
     return found.contiguous()

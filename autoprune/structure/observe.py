@@ -178,7 +178,7 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = same_shape
-        self._note_origin(name, rule is same_shape, tensors_in([args, kwargs]), outs)
+        self._note_origin(name, tensors_in([args, kwargs]), outs)
         axes = self._by_rule(rule, Operation(self, func, args, kwargs, tensors_in(out))) if rule else None
         if axes is None:
             self._unknown(func, args, kwargs)
@@ -192,10 +192,11 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor, found in zip(outs, axes, strict=True):
             self._axes[tensor] = found
 
-    def _note_origin(
-        self, name: str, elementwise: bool, given: list[torch.Tensor], outs: list[torch.Tensor]
-    ) -> None:
-        """Note which weight a tensor is: through changes of its shape, and elementwise through other weights."""
+    def _note_origin(self, name: str, given: list[torch.Tensor], outs: list[torch.Tensor]) -> None:
+        """Note which weight a tensor is: through changes of its shape, and whatever keeps its size without inputs.
+
+        Standardised, normed, scaled or low-rank-adapted weights are still the weights of their layer.
+        """
         origins = [self._origin.get(tensor) for tensor in given]
         self._read.update(origin for origin in origins if origin)
         if name in PICKS and origins[0]:
@@ -207,10 +208,9 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._origin.pop(given[0], None)
         else:
             for out in outs:
-                same = [
-                    o for o, t in zip(origins, given, strict=True) if not elementwise or t.shape == out.shape
-                ]
-                self._origin[out] = same[0] if same and (elementwise or name in shapes.RULES) else ""
+                pairs = zip(origins, given, strict=True)
+                alike = (o for o, t in pairs if name in shapes.RULES or t.numel() == out.numel())
+                self._origin[out] = next(filter(None, alike), "")
 
     def _by_rule(self, rule: Any, operation: Operation) -> list[list[Axis]] | None:
         try:
@@ -253,6 +253,10 @@ class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._axes[tensor] = [axis(n, "it is an axis of a constant of the model") for n in tensor.shape]
         found: list[Axis] = self._axes[tensor]
         return found
+
+    def is_weight(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a weight, or computed from one alone."""
+        return bool(self._origin.get(tensor))
 
     def contracted(self, tensor: torch.Tensor, summed: int, left: int) -> bool:
         """Note that a product sums over one axis of a tensor and leaves another; say whether it is a weight."""

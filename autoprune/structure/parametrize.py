@@ -6,9 +6,32 @@ once and stored as an ordinary parameter before a candidate is worked on; it is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+
+from autoprune.errors import ModelError, raised
+from autoprune.task import Task
+
+
+def make_model(task: Task, architecture: Mapping[str, Any]) -> nn.Module:
+    """The task's network with these arguments; weights that it computes from others (weight norm) are made plain.
+
+    Raises:
+        ModelError: the task's `model` raises; the message has the arguments.
+    """
+    try:
+        model = task.model(**architecture)
+    except Exception as error:
+        raise ModelError(
+            f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
+        ) from error
+    if isinstance(model, nn.Module):  # whatever else it gives is refused when the task is checked
+        fold_parametrizations(model)
+    return model
 
 
 def fold_parametrizations(model: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,21 +29,91 @@ def is_pretrained(model: nn.Module) -> bool:
     return hasattr(model, "config") and hasattr(model, "save_pretrained") and hasattr(model.config, "to_dict")
 
 
-def follow_config(model: Any, example: Inputs) -> dict[str, tuple[int, int]]:
+def follow_config(model: Any, example: Inputs, dropped: Collection[str] = ()) -> dict[str, tuple[int, int]]:
     """Set the numbers of `model.config`, and those that its layers keep, to what the layers have become.
 
     Args:
         model: a model of transformers, of which units have been cut. Its tensors stay as they are.
         example: inputs, on which a model of the new configuration must give the same outputs.
+        dropped: names of blocks in numbered rows that stand for nothing any more. They are taken out, and those behind
+            them move up: their names change.
 
     Returns:
         name of a number -> what it was and what it is now.
 
     Raises:
-        ModelError: no configuration describes the model: layers that share a number were cut differently, or its class
-            computes something else from a number (rotary frequencies from the width of a head). The configuration is
-            then as it was.
+        ModelError: no configuration describes the model: layers that share a number were cut differently, no number
+            says how many blocks there are, or its class computes something else from a number (rotary frequencies from
+            the width of a head). The configuration is then as it was.
     """
+    before = copy.deepcopy(vars(model.config))
+    try:
+        counts = _close_rows(model, dropped) if dropped else {}
+        return {**counts, **_follow_widths(model, example)}
+    except ModelError:
+        vars(model.config).update(before)
+        raise
+
+
+def _close_rows(model: Any, dropped: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Take blocks out of their rows, and set the numbers of the configuration that count what is left."""
+    rows: dict[str, set[int]] = {}
+    for name in dropped:
+        row, _, place = name.rpartition(".")
+        if not place.isdigit():
+            raise ModelError(
+                f"{type(model).__name__} cannot be stored without {name!r}: it is in no numbered row"
+            )
+        rows.setdefault(row, set()).add(int(place))
+    lengths = set()
+    for row, places in rows.items():
+        held = model.get_submodule(row)._modules
+        kept = [block for place, block in held.items() if int(place) not in places]
+        _shorten_lists(model.config, len(held), places)
+        held.clear()
+        held.update({str(place): block for place, block in enumerate(kept)})
+        lengths.add(len(kept))
+    return _follow_counts(model, lengths)
+
+
+def _shorten_lists(config: Any, length: int, places: Collection[int]) -> None:
+    """Leave out what a configuration lists for the dropped blocks (`layer_types`)."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == length and not name.startswith("_"):
+            setattr(config, name, [entry for place, entry in enumerate(value) if place not in places])
+        elif _is_config(value):
+            _shorten_lists(value, length, places)
+
+
+def _follow_counts(model: Any, lengths: Collection[int]) -> dict[str, tuple[int, int]]:
+    """Set those numbers to lengths of rows with which the model's class makes just the tensors that are there."""
+    wanted, changes = set(model.state_dict()), {}
+    for path, value in _numbers(model.config):
+        if not (surplus := _surplus(model, {}, wanted)):
+            break
+        found = {count: _surplus(model, {path: count}, wanted) for count in lengths if count < value}
+        count = min(found, key=lambda count: (found[count], count), default=value)
+        if found.get(count, surplus) < surplus:
+            _set(model.config, path, count)
+            changes[path] = (value, count)
+    if _surplus(model, {}, wanted):
+        raise ModelError(
+            f"{type(model.config).__name__} cannot describe the pruned model: no number in it says how many blocks of "
+            "each row there are (leave out space.depth)"
+        )
+    return changes
+
+
+def _surplus(model: Any, numbers: Mapping[str, int], wanted: Collection[str]) -> float:
+    """How many names of tensors a model with these numbers has too many or too few; infinite where there is none."""
+    try:
+        return len(set(_made(model, numbers).state_dict()) ^ set(wanted))
+    except ModelError:
+        return math.inf
+
+
+def _follow_widths(model: Any, example: Inputs) -> dict[str, tuple[int, int]]:
+    """Set the numbers that say how wide layers are."""
     wanted, numbers = _shapes(model), dict(_numbers(model.config))
     equations = _Equations(model, numbers, wanted)
     reason = ""
@@ -162,13 +232,17 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
     """Dotted names and values of the whole numbers in a configuration and in those inside it."""
-    for name, value in vars(config).items():
+    for name, value in list(vars(config).items()):
         if name.startswith("_"):
             continue
         if type(value) is int and value > 1:
             yield prefix + name, value
-        elif hasattr(value, "to_dict") and hasattr(value, "__dict__"):
+        elif _is_config(value):
             yield from _numbers(value, f"{prefix}{name}.")
+
+
+def _is_config(value: Any) -> bool:
+    return hasattr(value, "to_dict") and hasattr(value, "__dict__")
 
 
 def _set(config: Any, path: str, value: int) -> None:

@@ -22,6 +22,7 @@ from torch import nn
 from autoprune.errors import ModelError
 from autoprune.structure.cut import Observed, Removed, described
 from autoprune.structure.groups import Group
+from autoprune.structure.observe import state_of
 from autoprune.structure.running import plain_execution, run
 from autoprune.tensors import Inputs, map_tensors, tensors_in
 
@@ -76,8 +77,7 @@ def _compared(probe: nn.Module, example: Inputs, removed: Removed, strength: flo
     comparable = not any(observed.group(name).unproven for name in removed)
     with plain_execution(probe):
         whole = _outputs(probe, example)
-        observed.zero(removed)
-        zeroed = _outputs(probe, example)
+        zeroed = _zeroed(observed, example, removed, whole)
         observed.cut(removed)
         without = _outputs(probe, example)
     if [output.shape for output in zeroed] != [output.shape for output in without]:
@@ -88,6 +88,27 @@ def _compared(probe: nn.Module, example: Inputs, removed: Removed, strength: flo
     if not _distance(zeroed, without, whole, zeroed) <= TOLERANCE:
         return DIFFERENT
     return "" if _distance(whole, zeroed, whole, zeroed) >= VISIBLE else INVISIBLE
+
+
+def _zeroed(
+    observed: Observed, example: Inputs, removed: Removed, whole: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Outputs of the network with these units zeroed wherever they occur.
+
+    Where something is divided by what lies between the weights (the grid of a spline, a scale of each channel), zeroing
+    that, too, gives no numbers; then only the weights that make and read the units are zeroed.
+    """
+    state = state_of(observed.model)
+    between = {part.tensor for name in removed for part in observed.group(name).role("follows")}
+    before = {name: state[name].detach().clone() for name in between}
+    observed.zero(removed)
+    zeroed = _outputs(observed.model, example)
+    if all(torch.equal(a.isfinite(), b.isfinite()) for a, b in zip(whole, zeroed, strict=True)):
+        return zeroed
+    for name, tensor in before.items():
+        state[name].copy_(tensor)
+    observed.zero(removed, ("writes", "reads"))
+    return _outputs(observed.model, example)
 
 
 def _outputs(model: nn.Module, example: Inputs) -> list[torch.Tensor]:

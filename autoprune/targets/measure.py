@@ -301,7 +301,7 @@ def reference_model() -> bytes:
 
 def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str = "cpu") -> float:
     """What the reference takes on this machine when it is quiet, measured once and cached."""
-    cached = cache_folder() / f"reference-{_machine_key(threads, provider)}.json"
+    cached = cache_folder() / f"reference-{machine_key(threads, provider)}.json"
     try:
         return float(json.loads(cached.read_text())["milliseconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -320,7 +320,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
 
 
-def _machine_key(threads: int, provider: str) -> str:
+def machine_key(threads: int, provider: str) -> str:
+    """Machine, processor, runtime and how it is used, in a few letters."""
     import onnxruntime
 
     parts: tuple[Any, ...] = (

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
+from autoprune.deployed.codebook import DOMAIN, CodebookLayer
 from autoprune.deployed.kinds import FUNCTIONS
-from autoprune.deployed.quantizers import ActivationQuantizer, QuantizedLayer
+from autoprune.deployed.quantizers import PER_TENSOR, ActivationQuantizer, QuantizedLayer, along
 from autoprune.targets.interface import Interface
 from autoprune.tensors import Inputs, call, rebuild, tensors_in
 
@@ -163,7 +164,12 @@ def _silence() -> Iterator[None]:
 @contextlib.contextmanager
 def _translations() -> Iterator[None]:
     """Operations that it lacks or gets wrong, for the time of an export."""
-    operations: dict[str, Callable[..., Any]] = {"aten::diff": _diff, "aten::cumsum": _cumsum}
+    operations: dict[str, Callable[..., Any]] = {
+        "aten::diff": _diff,
+        "aten::cumsum": _cumsum,
+        "aten::permute": _permute,
+        "aten::col2im": _col2im,
+    }
     onnx: Any = torch.onnx  # whose stubs leave out what is deprecated
     for name, function in operations.items():
         onnx.register_custom_op_symbolic(name, function, OPSET)
@@ -198,6 +204,20 @@ def _cumsum(g: Any, x: Any, axis: Any, dtype: Any) -> Any:
     elif kind == onnx.JitScalarType.BOOL:
         kind = onnx.JitScalarType.INT64
     return g.op("CumSum", g.op("Cast", x, to_i=kind.onnx_type()), axis)
+
+
+def _permute(g: Any, x: Any, order: Any) -> Any:
+    """Axes in another order; negative ones are counted from the end, which ONNX does not do."""
+    symbolic_helper: Any = torch.onnx.symbolic_helper
+    places = symbolic_helper._get_const(order, "is", "dims")
+    return g.op("Transpose", x, perm_i=[place % len(places) for place in places])
+
+
+def _col2im(g: Any, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """Patches added up to an image, of a size that may depend on the input."""
+    symbolic_helper: Any = torch.onnx.symbolic_helper
+    dilations, pads, strides = (symbolic_helper._get_const(n, "is", "n") for n in (dilation, padding, stride))
+    return g.op("Col2Im", x, size, kernel, dilations_i=dilations, pads_i=[*pads, *pads], strides_i=strides)
 
 
 def _holds_operations(graph: fx.GraphModule) -> bool:
@@ -287,7 +307,7 @@ class _SymbolicQuantizer(nn.Module):
 
 
 class _SymbolicLayer(nn.Module):
-    """A quantized layer whose weight is a DequantizeLinear of its codes."""
+    """A quantized layer whose weight is a DequantizeLinear of its codes, or looked up by them."""
 
     def __init__(self, layer: QuantizedLayer) -> None:
         super().__init__()
@@ -302,8 +322,16 @@ class _SymbolicLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         layer = self.layer
-        parts, axis = (layer.codes, layer.scale), {"axis": layer.axis}
-        weight = _operation("DequantizeLinear", parts, torch.float32, layer.codes, axis)
+        if isinstance(layer, CodebookLayer):
+            parts = (layer.centroids, layer.codes)
+            weight = _operation(f"{DOMAIN}::LookUp", parts, torch.float32, layer.codes)
+            if layer.scale is not None:
+                weight = weight * along(layer.scale, layer.axis, weight.dim())
+        else:
+            is_one = layer.form == PER_TENSOR
+            parts = (layer.codes, layer.scale[0] if is_one else layer.scale)
+            axis = None if is_one else {"axis": layer.axis}
+            weight = _operation("DequantizeLinear", parts, torch.float32, layer.codes, axis)
         return FUNCTIONS[layer.kind](self.input(x), weight, layer.bias, **layer.options)
 
 
@@ -314,4 +342,5 @@ def _operation(
     like: torch.Tensor,
     attributes: dict[str, Any] | None = None,
 ) -> torch.Tensor:
-    return torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=like.shape, version=OPSET)
+    version = None if "::" in name else OPSET
+    return torch.onnx.ops.symbolic(name, inputs, attributes, dtype=dtype, shape=like.shape, version=version)

@@ -82,8 +82,8 @@ def to_onnx(
         reasons: dict[str, str] = {}
         hopeless: set[str] = set()
         for takes, way in _attempts(probes, first):
-            if way in hopeless:
-                continue
+            if way in hopeless and (takes != EXAMPLE or way == SLOW_WAY):
+                continue  # sizes that are only known when it runs are in the way of some operations
             try:
                 content = _written(model, interface, way, takes)
             except Exception as error:  # of many kinds, whatever the sizes may be

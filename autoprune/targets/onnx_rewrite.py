@@ -14,15 +14,18 @@ Nothing is found by name, only by pattern: the exporter's names are its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.targets.onnx_packing import pack_initializers
+from autoprune.deployed.codebook import DOMAIN
+from autoprune.targets.onnx_packing import define, pack_initializers
 
 if TYPE_CHECKING:
     import onnx
 
+LOOK_UP = "LookUp"
 _MOVES = ("Flatten", "Reshape", "MaxPool", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity")
 
 
@@ -31,6 +34,8 @@ def rewrite(proto: onnx.ModelProto, prefix: str = "") -> None:
 
     A file with loops or branches stays as it is: what is inside of them refers to names outside.
     """
+    if any(node.domain == DOMAIN and node.op_type == LOOK_UP for node in _all_nodes(proto.graph)):
+        define(proto, LOOK_UP)
     if any(attribute.HasField("g") for node in proto.graph.node for attribute in node.attribute):
         return
     graph = Graph(proto)
@@ -42,6 +47,15 @@ def rewrite(proto: onnx.ModelProto, prefix: str = "") -> None:
     graph.drop_unused()
     pack_initializers(proto)
     _shorten_names(proto, prefix)
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of the branches and loops in it included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
 
 
 class Graph:
@@ -83,7 +97,8 @@ class Graph:
         from onnx import numpy_helper
 
         name = self.new_name(stem)
-        self.proto.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        # Not by ascontiguousarray, which makes a vector of a number.
+        self.proto.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.constants[name] = array
         return name
 

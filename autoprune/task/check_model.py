@@ -48,7 +48,7 @@ def model_problems(model: nn.Module, inputs: Inputs) -> list[Problem]:
         return [*problems, _error(_uncopyable(model, error))]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), redirect_stdout(io.StringIO()) as printed:
-            problems += [_error(sentence) for sentence in _running_problems(tried, inputs)]
+            problems += _running_problems(tried, inputs)
     except Exception as error:  # whatever a stranger's network raises is the finding
         return [*problems, _error(_raised(error, inputs))]
     if lines := printed.getvalue().strip().splitlines():
@@ -185,18 +185,18 @@ def _raised(error: Exception, inputs: Inputs) -> str:
 # -- what running it does --------------------------------------------------------------------------------------------
 
 
-def _running_problems(model: nn.Module, inputs: Inputs) -> list[str]:
+def _running_problems(model: nn.Module, inputs: Inputs) -> list[Problem]:
     devices = {name: tensor.device for name, tensor in _state(model)}
     before = map_tensors(torch.clone, inputs)
     # The first pass may fill caches; what changes from then on changes for ever.
     first = call(model, map_tensors(torch.clone, inputs))
     moved = [name for name, tensor in _state(model) if tensor.device != devices.get(name, tensor.device)]
     if moved or any(tensor.device != torch.device("cpu") for tensor in tensors_in(first)):
-        return [_elsewhere(moved)]
+        return [_error(_elsewhere(moved))]
     if not tensors_in(first):
-        return [f"the model returns {type(first).__name__} without a tensor in it: return tensors"]
+        return [_error(f"the model returns {type(first).__name__} without a tensor in it: return tensors")]
     if any(module.training for module in model.modules()):
-        return ["the model leaves eval mode when it runs: remove train() from its forward()"]
+        return [_error("the model leaves eval mode when it runs: remove train() from its forward()")]
     state, given = _fingerprints(model), map_tensors(torch.clone, inputs)
     second = call(model, given)
     problems = []
@@ -213,9 +213,8 @@ def _running_problems(model: nn.Module, inputs: Inputs) -> list[str]:
             "the model gives different outputs for the same inputs in eval mode: remove the randomness "
             "(F.dropout needs training=self.training)"
         )
-    if not problems and (reason := _batch_problem(model, inputs, first)):
-        problems.append(reason)
-    return problems
+    found = [_error(sentence) for sentence in problems]
+    return found or list(_batch_problems(model, inputs, first))
 
 
 def _elsewhere(moved: list[str]) -> str:
@@ -254,7 +253,7 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
 
 
-def _batch_problem(model: nn.Module, inputs: Inputs, outputs: Any) -> str:
+def _batch_problems(model: nn.Module, inputs: Inputs, outputs: Any) -> Iterator[Problem]:
     """How outputs depend on the size of the batch, other than along one axis; nothing where they do not."""
     count = batch_size(inputs)
     other = 1 if count > 1 else 2
@@ -262,27 +261,45 @@ def _batch_problem(model: nn.Module, inputs: Inputs, outputs: Any) -> str:
     try:
         again = call(model, chosen)
     except Exception as error:
-        return (
+        yield _error(
             f"the model runs on a batch of {count} but not on one of {other} (it {raised(error)}): take the batch size "
             "from the input (x.shape[0], or -1 in a view)"
         )
+        return
     ones, others = tensors_in(outputs), tensors_in(again)
-    shapes = [(tuple(a.shape), tuple(b.shape)) for a, b in zip(ones, others, strict=False)]
-    odd = [pair for pair in shapes if not _differ_by_batch(*pair, count, other)]
     if len(ones) != len(others):
-        return (
+        yield _error(
             f"the model gives {len(ones)} tensors for a batch of {count} and {len(others)} for one of {other}"
         )
-    if odd:
-        return (
+        return
+    shapes = [(tuple(a.shape), tuple(b.shape)) for a, b in zip(ones, others, strict=True)]
+    odd = [pair for pair in shapes if not _differ_by_batch(*pair, count, other)]
+    among = [pair for pair in odd if _compare_examples(*pair, count, other)]
+    if among == odd and odd:
+        yield Problem(
+            "warning",
             f"the model gives outputs of shape {odd[0][0]} for a batch of {count} and of shape {odd[0][1]} for one of "
+            f"{other}: they compare the examples of a batch with each other, so that a metric of them depends on how "
+            "many there are",
+        )
+    elif odd:
+        shape, another = next(pair for pair in odd if pair not in among)
+        yield _error(
+            f"the model gives outputs of shape {shape} for a batch of {count} and of shape {another} for one of "
             f"{other}: the first axis has to be the examples, and the others must not depend on them"
         )
-    return ""
 
 
 def _twice(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor]) if tensor.dim() else tensor
+
+
+def _compare_examples(one: tuple[int, ...], other: tuple[int, ...], count: int, another: int) -> bool:
+    """Whether two shapes are equal but for two axes that both hold the examples, the first among them."""
+    if len(one) != len(other):
+        return False
+    differing = [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    return len(differing) == 2 and all((one[i], other[i]) == (count, another) for i in (0, *differing))
 
 
 def _differ_by_batch(one: tuple[int, ...], other: tuple[int, ...], count: int, another: int) -> bool:

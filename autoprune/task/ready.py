@@ -15,9 +15,12 @@ from autoprune.references import resolve
 from autoprune.space import Value
 from autoprune.task.check_model import make_copyable
 from autoprune.task.contract import Data
+from autoprune.task.head import WithHead, head_of
 from autoprune.task.metric import Metric, load_metrics, values_of
+from autoprune.task.output import main_output
 from autoprune.task.parts import make_data
 from autoprune.task.sources import model_factory
+from autoprune.tensors import Inputs
 
 Network = nn.Module | Callable[..., nn.Module] | str
 Source = Data | Callable[[], Any] | tuple[Any, ...] | str
@@ -37,11 +40,17 @@ class ReadyTask:
         metrics: further metrics by name: functions `(outputs, targets) -> float`, torchmetrics objects or what
             makes them, or references. They are given the tensor that counts of the outputs (`main_output`) and
             all targets of a split.
+        classes: how many outputs the network's last layer is to have: where it has another number (a network that
+            was trained for another task), it is replaced by a fresh one. The layer is found by following the
+            outputs back.
+        head: the same as `{layer: name, outputs: number}`, for networks in which it cannot be found.
         folder: where relative files in references are looked for first.
 
     Raises:
         UnresolvedReference: a reference leads nowhere.
-        TaskError: a metric is none.
+        ArtifactError: the artifact that `model` names is none, or damaged.
+        TaskError: a metric is none; `classes` or `head` is no number of outputs, or is given to a class with a
+            `model` of its own.
     """
 
     def __init__(
@@ -51,10 +60,20 @@ class ReadyTask:
         *,
         architecture: Mapping[str, Sequence[Value]] | None = None,
         metrics: Mapping[str, Any] | None = None,
+        classes: int | None = None,
+        head: Mapping[str, Any] | None = None,
         folder: Path | None = None,
     ) -> None:
+        wanted = head_of(classes, head)
         if not hasattr(type(self), "model"):  # a subclass may have a method of its own
-            self.model: Callable[..., nn.Module] = _factory(model, folder)
+            make = _factory(model, folder)
+            self.model: Callable[..., nn.Module] = (
+                make if wanted is None else WithHead(make, wanted, self._example, self._chosen)
+            )
+        elif wanted is not None:
+            raise TaskError(
+                f"classes, head: {type(self).__name__} has a model() of its own, which decides about it"
+            )
         found = resolve(data, folder=folder) if isinstance(data, str) else data
         self._data = _splits(found) if isinstance(found, tuple) else found
         self.architecture = dict(architecture or {})
@@ -63,6 +82,12 @@ class ReadyTask:
     def data(self) -> Data:
         """The three splits."""
         return self._data if isinstance(self._data, Data) else _splits(self._data)
+
+    def _example(self) -> Inputs:
+        return next(iter(self.data().val.batches(1))).inputs
+
+    def _chosen(self, outputs: Any) -> torch.Tensor:
+        return main_output(self, outputs)
 
     def own_metrics(self, outputs: torch.Tensor, targets: Any) -> dict[str, float]:
         """The metrics that the user added, on outputs and targets of a whole split."""

@@ -5,6 +5,7 @@
     torchvision.models:resnet18?num_classes=10                        a function of an installed package
     transformers:BertForSequenceClassification?hidden_size=64         the fields of its configuration
     transformers:AutoModelForSequenceClassification?config=FOLDER     a local folder, or a JSON file, with its weights
+    out/                                                              an artifact of ours, as floats again
     model.pt2?trust=true                                              a program saved by torch.export
 
 Nothing is downloaded here, and nothing is unpickled unless the user writes `trust=true` behind an exported program.
@@ -21,8 +22,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from autoprune.deployed.unquantize import unquantize
 from autoprune.errors import AutopruneError, ModelError, UnresolvedReference, raised
 from autoprune.references import nearest, resolve, split_query, wrong_arguments
+from autoprune.stored import load
 from autoprune.task.configured import configured
 from autoprune.task.weights import fill, is_weights_file, read_weights
 
@@ -35,6 +38,7 @@ def load_model(reference: str, folder: Path | None = None, **arguments: Any) -> 
     Raises:
         UnresolvedReference: it leads nowhere, or takes no such argument.
         ModelError: making it raises, gives something else than a network, or its weights do not fit.
+        ArtifactError: the folder that it names is no artifact, or a damaged one.
         MissingExtra: it needs a package that is not installed.
     """
     return model_factory(reference, folder)(**arguments)
@@ -49,8 +53,11 @@ def model_factory(reference: str, folder: Path | None = None) -> ModelFactory:
 
     Raises:
         UnresolvedReference, MissingExtra: as for `load_model`.
+        ArtifactError: it names a folder that is no artifact, or a damaged one.
     """
     where, arguments = split_query(reference)
+    if is_folder(where, folder):
+        return _artifact(local_path(where, folder), arguments, folder)
     if where.endswith(".pt2"):
         return _program(local_path(where, folder), arguments)
     weights = None
@@ -69,7 +76,7 @@ def local_path(given: str, folder: Path | None, *, hub: bool = False) -> Path:
     Raises:
         UnresolvedReference: there is none; where it could be a name on the Hugging Face hub, with the command.
     """
-    bases = [base for base in (folder, Path.cwd()) if base is not None]
+    bases = _bases(folder)
     for path in (base / Path(given).expanduser() for base in bases):
         if path.exists():
             return path.resolve()
@@ -81,6 +88,18 @@ def local_path(given: str, folder: Path | None, *, hub: bool = False) -> Path:
         else ""
     )
     raise UnresolvedReference(f"there is no file or folder {given!r} (looked in {places}){advice}")
+
+
+def _bases(folder: Path | None) -> list[Path]:
+    return [base for base in (folder, Path.cwd()) if base is not None]
+
+
+def is_folder(where: str, folder: Path | None) -> bool:
+    """Whether a reference can only be a folder: it ends as one, or there is one of that name."""
+    names_one = where.endswith("/") or any(
+        (base / Path(where).expanduser()).is_dir() for base in _bases(folder)
+    )
+    return bool(where.strip()) and names_one
 
 
 class _Factory:
@@ -144,6 +163,22 @@ def _with_defaults(where: str, make: ModelFactory, defaults: Mapping[str, Any]) 
             )
         parameters[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
     return signature.replace(parameters=sorted(parameters.values(), key=lambda parameter: parameter.kind))
+
+
+def _artifact(path: Path, arguments: dict[str, Any], folder: Path | None) -> ModelFactory:
+    """Copies of the network in an artifact, with the widths that it has there, in layers that train.
+
+    Args:
+        path: the artifact.
+        arguments: `model`, a reference to the uncompressed network, for one that is not stored as a graph.
+        folder: where files that it names are looked for.
+    """
+    unknown = [name for name in arguments if name != "model"]
+    if unknown:
+        raise UnresolvedReference(f"{path.name}: got an unknown argument {unknown[0]!r}, expected model")
+    make = model_factory(str(arguments["model"]), folder) if arguments else None
+    network = unquantize(load(path, make))
+    return lambda: copy.deepcopy(network)
 
 
 def _program(path: Path, arguments: dict[str, Any]) -> ModelFactory:

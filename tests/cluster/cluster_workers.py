@@ -24,6 +24,13 @@ class Held:
         self.factor = factor
         self.attached: list[Any] = []
 
+    def times(self, number: float, factor: int) -> float:
+        return self.factor * number * factor
+
+    def where(self) -> int:
+        time.sleep(0.05)
+        return os.getpid()
+
     def evaluate(self, request: Request) -> Evaluation:
         how = request.choices.get("how", "")
         if how == "raise":

@@ -50,6 +50,14 @@ def test_answers_every_request(pool: Pool) -> None:
     assert pool.running == 0 and pool.free == pool.size == 2
 
 
+def test_maps_a_method_over_all_workers_and_keeps_the_order(pool: Pool) -> None:
+    assert pool.map("times", [(float(x), 2) for x in range(9)]) == [6.0 * x for x in range(9)]
+    assert len(set(pool.map("where", [()] * 12))) == 2
+    assert pool.map("times", []) == []
+    with pytest.raises(TypeError):
+        pool.map("times", [(1.0,)])
+
+
 def test_refuses_more_than_it_has_room_for(pool: Pool) -> None:
     for trial in range(2):
         pool.submit(Request(trial, 0, {}))

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.compress.calibrate import calibrate
 from autoprune.cost import count, layer_table
-from autoprune.deployed import deploy, layer_kind, pack_state
+from autoprune.deployed import Widths, deploy, layer_kind, pack_state
 
 
 def layers(model: nn.Module) -> list[str]:
@@ -43,6 +43,32 @@ def test_the_size_known_before_training_is_that_of_the_file(name: str, bits: tup
     deployed = deploy(model, widths, inputs[:1])
     calibrate(deployed, [inputs])
     assert len(save(pack_state(deployed))) == known
+
+
+@pytest.mark.parametrize("form", ["per_tensor", "codebook"])
+@pytest.mark.parametrize("name", ["residual", "tokens", "untraceable"])
+def test_the_size_of_every_form_is_known_before_training(name: str, form: str) -> None:
+    model, inputs = network(name)
+    widths = dict.fromkeys(layers(model), Widths(3, 8, form))
+    known = count(model, inputs[:1], widths)["size_bytes"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    deployed = deploy(model, widths, inputs[:1])
+    calibrate(deployed, [inputs])
+    assert len(save(pack_state(deployed))) == known < count(model, inputs[:1])["size_bytes"]
+
+
+def test_one_scale_for_a_weight_saves_the_others() -> None:
+    model, inputs = network("residual")
+    sizes = [
+        sum(
+            row["bytes"]
+            for row in layer_table(deploy(model, {"head": Widths(4, 8, form)}, inputs[:1]), inputs[:1])
+        )
+        for form in ("per_channel", "per_tensor")
+    ]
+    assert sizes[0] - sizes[1] == 4 * (10 - 1)
 
 
 def test_counting_leaves_the_network_alone() -> None:

@@ -7,7 +7,8 @@ import torch
 from quantizable_networks import NETWORKS, Residual, network
 from torch import fx, nn
 
-from autoprune.compress.fake_quantize import FakeQuantizedLayer
+from autoprune.compress.calibrate import calibrate
+from autoprune.compress.fake_quantize import FakeQuantizedLayer, RoundedWeight
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind, lift, trace
 from autoprune.deployed.fold import fold_batch_norm
 from autoprune.deployed.placement import place
@@ -212,9 +213,25 @@ def test_the_weight_of_a_quantized_layer_can_be_read() -> None:
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_quantized_layer_answers_what_the_float_layer_does(layer: nn.Module) -> None:
-    made = [QuantizedLayer.of(layer, 8, 8), FakeQuantizedLayer(layer, 8)]
+    made = [QuantizedLayer.of(layer, 8, 8), FakeQuantizedLayer(layer, RoundedWeight(layer, (8, 32)))]
     names = ["in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride", "groups"]
     for name in filter(lambda name: hasattr(layer, name), names):
         assert [getattr(one, name) for one in made] == [getattr(layer, name)] * 2
     with pytest.raises(AttributeError):
         _ = made[0].unheard_of
+
+
+def test_a_dict_of_tensors_is_taken_apart_before_it_is_rounded() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.head(batch["numbers"])
+
+    inputs = {"batch": {"numbers": torch.randn(1, 4)}}
+    deployed = deploy(Nested().eval(), {"head": (8, 8)}, inputs)
+    calibrate(deployed, [inputs])
+    assert [type(m) for m in deployed.modules()].count(ActivationQuantizer) == 1
+    assert deployed(**inputs).shape == (1, 2)

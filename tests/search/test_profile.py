@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,18 +18,25 @@ from autoprune.spec import load_spec
 class OneWorker:
     """An evaluator in this process, called as a pool calls one."""
 
+    size = 1
+
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.evaluator = Evaluator(load_spec(spec))
+        self.spec = load_spec(spec)
+        self.evaluator = Evaluator(self.spec)
         self.evaluator.attach_data(None)
         self.evaluator.attach_reference(self.evaluator.train_reference())
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self.evaluator, method)(*arguments)
 
+    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        return [self.call(method, *arguments) for arguments in calls]
+
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    return make_profile(OneWorker({**TINY_SPEC, "train": {"epochs": 1, "batch_size": 32}}))
+    worker = OneWorker({**TINY_SPEC, "train": {"epochs": 1, "batch_size": 32}})
+    return make_profile(worker, worker.spec)
 
 
 def test_costs_range_from_the_smallest_point_to_the_baseline(made: dict[str, Any]) -> None:
@@ -82,4 +90,4 @@ def test_a_baseline_that_cannot_be_evaluated_is_the_tasks_fault(tiny_spec: dict[
     worker = OneWorker({**tiny_spec, "train": {"epochs": 0}})
     worker.evaluator.task.metrics = lambda outputs, batch: {"accuracy": float("nan")}  # type: ignore[method-assign]
     with pytest.raises(TaskError, match="cannot be evaluated"):
-        make_profile(worker)
+        make_profile(worker, worker.spec)

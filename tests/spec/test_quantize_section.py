@@ -17,6 +17,43 @@ def test_fixed_bits_go_from_the_spec_to_the_technique() -> None:
     assert QuantizeSpace.model_validate(space.model_dump()) == space
 
 
+def test_aware_is_another_spelling_of_quantizer() -> None:
+    space = QuantizeSpace.model_validate({"aware": ["qat", "lsq"]})
+    assert space == QuantizeSpace.model_validate({"quantizer": ["qat", "lsq"]})
+    assert space.quantizer.values == ("qat", "lsq")
+    with pytest.raises(ValidationError, match="got both quantizer and aware"):
+        QuantizeSpace.model_validate({"aware": "qat", "quantizer": "lsq"})
+
+
+def test_how_to_quantize_goes_from_the_spec_to_the_technique() -> None:
+    given = {
+        "quantizer": ["ptq", "qat", "lsq", "codebook"],
+        "calibration": ["mse", "min_max", "percentile", "entropy"],
+        "granularity": ["per_tensor", "per_channel"],
+        "bias_correction": [False, True],
+    }
+    space = QuantizeSpace.model_validate(given)
+    assert QuantizeSpace.model_validate(space.model_dump()) == space
+    technique = Quantize(**dict(space))
+    for name, values in given.items():
+        assert getattr(technique, name).values == tuple(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("quantizer", "codebok", "did you mean 'codebook'"),
+        ("calibration", "kl", "expected one or a list of mse, min_max, percentile, entropy"),
+        ("granularity", "per_group", "expected one or a list of per_channel, per_tensor"),
+        ("bias_correction", "yes", "got 'yes'"),
+        ("bias_correction", 1, "got 1"),
+    ],
+)
+def test_what_is_no_way_to_quantize_is_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        QuantizeSpace.model_validate({field: value})
+
+
 @pytest.mark.parametrize(
     ("fixed", "message"),
     [

@@ -23,7 +23,7 @@ FULL = {
         "architecture": {"width": [0.5, 1.0], "depth": 3, "act": ["relu", "silu"]},
         "prune": {"ratio": [0.0, 0.5], "criterion": ["l1", "taylor"], "exclude": ["stem*"]},
         "distill": {"temperature": {"options": [2, 4]}, "kd_weight": 0.5, "teacher": "my_tasks:teacher"},
-        "quantize": {"weight_bits": [4, 8], "aware": ["ptq", "qat"]},
+        "quantize": {"weight_bits": [4, 8], "quantizer": ["ptq", "qat"]},
         "train": {"learning_rate": [0.001, 0.1]},
     },
     "train": {"epochs": 0, "optimizer": "adamw", "precision": "auto"},
@@ -219,7 +219,8 @@ def test_every_problem_is_reported_at_once():
     [
         ({"distill": True}, "space.distill"),
         ({"train": {"learning_rate": 0.1}}, "space.train"),
-        ({"quantize": {"aware": ["ptq", "qat"]}}, "space.quantize.aware"),
+        ({"quantize": {"aware": ["ptq", "qat"]}}, "space.quantize.quantizer"),
+        ({"quantize": {"quantizer": "lsq"}}, "space.quantize.quantizer"),
     ],
 )
 def test_what_needs_training_needs_a_rung_that_trains(space, path):

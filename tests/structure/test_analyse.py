@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import pytest
 import torch
+import torch.nn.functional as F
 from prunable_networks import Hardcoded, Normed, Plain, Residual, example, make
 from sequence_networks import Separate, TorchAttention, sequence_example
 from torch import fx, nn
 
+from autoprune.compress.prune import Prune
 from autoprune.errors import ModelError
 from autoprune.structure import Observed, analyse, check_cut, prepared
 from autoprune.structure.proof import NOT_IN_TIME
@@ -73,3 +78,27 @@ def test_the_budget_of_time_freezes_what_is_left_and_makes_no_graph():
 def test_a_model_that_does_not_run_is_refused():
     with pytest.raises(ModelError, match="does not run on its example inputs"):
         analyse(make(Plain), torch.randn(1, 4, 8, 8))
+
+
+def test_a_busy_machine_does_not_change_what_a_search_may_prune(monkeypatch):
+    clock = itertools.count(0, 50)  # each look at it comes fifty seconds after the one before
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    network = make(Residual)
+    assert NOT_IN_TIME in {group.reason for group in analyse(network, example()).groups}
+    assert Prune().structure(network, example()).free
+
+
+def test_standardised_weights_are_free_where_they_are_computed_once():
+    """Over inputs of a weight a statistic is taken in each pass, so that only a graph can let go of them."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            apart = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return F.conv2d(x, apart / apart.std((1, 2, 3), keepdim=True), self.bias)
+
+    model = nn.Sequential(
+        Standardised(3, 8, 3), nn.ReLU(), Standardised(8, 8, 3), nn.Flatten(), nn.Linear(32, 2)
+    )
+    structure = analyse(model, torch.randn(1, 3, 6, 6))
+    assert structure.way == "graph"
+    assert {"0", "2"} <= {layer for group in structure.free for layer in group.layers}

@@ -125,3 +125,23 @@ def test_fused_kernels_are_off_inside_and_on_again_outside():
     with plain_execution(make(Plain)):
         assert not torch.backends.mha.get_fastpath_enabled() and not torch.is_grad_enabled()
     assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+def test_weights_that_are_computed_keep_their_layer():
+    """Normed as a batch, or one expert's out of many: the units that they make are still those of the layer."""
+
+    class Computed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+            self.experts = nn.Parameter(torch.randn(4 * 8, 8))
+
+        def forward(self, x):
+            weight = self.conv.weight.reshape(1, 8, -1)
+            weight = F.batch_norm(weight, None, None, training=True).reshape_as(self.conv.weight)
+            x = F.conv2d(x, weight).mean((2, 3))
+            return self.head(x @ self.experts.view(4, 8, 8)[2])
+
+    seen = observe(Computed(), torch.randn(1, 3, 6, 6))
+    assert ("conv.weight", 0) in seen.writes and ("conv.weight", 1) in seen.reads
+    assert ("experts", 1) in seen.writes and ("experts", 0) in seen.reads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from autoprune.compress.depth import drop_blocks, find_blocks
 from autoprune.errors import ModelError
 from autoprune.structure import Observed, analyse
 from autoprune.structure.pretrained import follow_config, is_pretrained
@@ -79,6 +80,89 @@ def test_what_the_class_derives_from_a_number_must_stay():
     model = pruned(llama(), lambda g: g.kind == "head_dim")
     with pytest.raises(ModelError, match="computes something else"):
         follow_config(model, tokens())
+
+
+def gpt():
+    sizes = {"n_embd": 32, "n_layer": 4, "n_head": 4, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, use_cache=False)).eval()
+
+
+def deep(kind, config, **more):
+    made = getattr(transformers, config)(**{**SIZES, "num_hidden_layers": 4}, **more)
+    return getattr(transformers, kind)(made).eval()
+
+
+def qwen():
+    """Its configuration lists a kind of attention for each layer, and layers of two kinds."""
+    more = {"num_key_value_heads": 2, "use_cache": False, "use_sliding_window": True, "max_window_layers": 2}
+    return deep("Qwen2ForCausalLM", "Qwen2Config", **more)
+
+
+def without(model, *names):
+    """The model with blocks dropped as `space.depth` drops them, and what they were."""
+    blocks = {block.name: block for block in find_blocks(model, tokens())}
+    dropped = {name: {"given": blocks[name].given, "returned": blocks[name].returned} for name in names}
+    return drop_blocks(model, dropped), dropped
+
+
+@pytest.mark.parametrize(
+    ("make", "row", "number"),
+    [
+        (
+            lambda: deep("BertForSequenceClassification", "BertConfig"),
+            "bert.encoder.layer",
+            "num_hidden_layers",
+        ),
+        (gpt, "transformer.h", "n_layer"),
+        (qwen, "model.layers", "num_hidden_layers"),
+    ],
+)
+def test_without_some_blocks_it_saves_and_loads_again(make, row, number, tmp_path):
+    model, dropped = without(make(), f"{row}.0", f"{row}.2")
+    with torch.no_grad():
+        expected = model(**tokens())[0]
+    assert follow_config(model, tokens(), dropped) == {number: (4, 2)}
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    assert [name for name, _ in again.get_submodule(row).named_children()] == ["0", "1"]
+    with torch.no_grad():
+        torch.testing.assert_close(again(**tokens())[0], expected)
+        torch.testing.assert_close(model(**tokens())[0], expected)
+
+
+def test_blocks_and_units_go_together(tmp_path):
+    model, dropped = without(deep("BertForSequenceClassification", "BertConfig"), "bert.encoder.layer.1")
+    pruned(model, lambda g: "intermediate" in g.name)
+    changed = follow_config(model, tokens(), dropped)
+    assert changed == {"num_hidden_layers": (4, 3), "intermediate_size": (64, 32)}
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = type(model).from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(again(**tokens())[0], model(**tokens())[0])
+
+
+def test_a_generating_model_still_generates_with_its_cache(tmp_path):
+    model, dropped = without(gpt(), "transformer.h.1")
+    follow_config(model, tokens(), dropped)
+    model.save_pretrained(tmp_path)
+    again, ids = type(model).from_pretrained(tmp_path).eval(), tokens()["input_ids"]
+    texts = [again.generate(ids, max_new_tokens=4, do_sample=False, use_cache=use) for use in (True, False)]
+    assert torch.equal(*texts)
+
+
+def test_a_configuration_that_counts_no_blocks_stays_as_it_was():
+    sizes = {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 8,
+        "depths": [2, 3],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    }
+    model = transformers.SwinForImageClassification(transformers.SwinConfig(**sizes)).eval()
+    with pytest.raises(ModelError, match="no number in it says how many blocks"):
+        follow_config(model, torch.randn(1, 3, 32, 32), ["swin.encoder.layers.1.blocks.1"])
+    assert model.config.depths == [2, 3]
 
 
 def test_other_networks_have_no_configuration():

@@ -210,3 +210,19 @@ def test_some_units_are_tried_never_all(units):
     assert chosen == sorted(set(chosen)) == some_of(group)
     assert 1 <= len(chosen) < units and max(chosen) < units
     assert some_of(replace(group, name="another")) != chosen or units < 12
+
+
+def test_what_is_divided_by_is_not_zeroed():
+    """Zeroing the scale that an activation is divided by would give no numbers; the weights alone say enough."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, 8), nn.Linear(8, 2)
+            self.scale = nn.Parameter(torch.rand(8) + 0.5)
+            self.register_buffer("spread", torch.rand(8) + 0.5)
+
+        def forward(self, x):
+            return self.leave(torch.tanh(self.enter(x) / self.scale) / self.spread)
+
+    assert check_cut(Scaled(), torch.randn(1, 3), {"enter": [1, 5]}) == ""

@@ -13,6 +13,7 @@ from autoprune.structure.rules import RULES
 
 GRID = torch.rand(1, 5, 5, 2) * 2 - 1
 PICK = torch.tensor([0, 2, 2, 1])
+TURN = torch.tensor([[[0.8, -0.6, 0.0], [0.6, 0.8, 0.0]]])
 
 
 def between(operation, channels=8, after=None, dims=1):
@@ -82,6 +83,18 @@ FOLLOWED = {
     "cosine": (lambda x: F.cosine_similarity(x, x.roll(1, 2), dim=1)[:, None], 8, 1, [8]),
     "running sum": (lambda x: x.cumsum(2), 8, None, [8]),
     "recurrent": (lambda x: x.flip(2), 8, None, [8]),
+    "a slice written in time": (lambda x: torch.slice_scatter(x, x[..., :3].tanh(), 2, 1, 4), 8, None, [8]),
+    "a half written": (
+        lambda x: torch.slice_scatter(x, x[:, x.shape[1] // 2 :].tanh(), 1, 0, x.shape[1] // 2),
+        8,
+        None,
+        [4],
+    ),
+    "a place written in time": (lambda x: torch.select_scatter(x, x[..., 0].tanh(), 2, 3), 8, None, [8]),
+    "a diagonal in time": (lambda x: (x[..., None] * x[:, :, None]).diagonal(1, 2, 3), 8, None, [8]),
+    "onto a diagonal of time": (lambda x: x.diag_embed(1).tanh().sum(-1), 8, None, [8]),
+    "filled in time": (lambda x: x.index_fill(2, PICK, 0.5), 8, None, [8]),
+    "the second in time": (lambda x: x + x.kthvalue(2, 2, keepdim=True).values, 8, None, [8]),
 }
 
 
@@ -97,6 +110,12 @@ IMAGES = {
     "enlarged": (lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"), 6, None),
     "sampled": (lambda x: F.grid_sample(x, GRID, align_corners=False), 6, None),
     "pooled": (lambda x: F.adaptive_max_pool2d(x, 3), 6, None),
+    "unpooled": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), 6, None),
+    "moved": (
+        lambda x: F.grid_sample(x, F.affine_grid(TURN, (1, 1, 6, 6), False), align_corners=False),
+        6,
+        None,
+    ),
     "reflected": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 6, None),
 }
 
@@ -114,6 +133,10 @@ PINNED = {
     "unequal pieces": (lambda x: torch.cat(x.split(3, 1), 1), "it is split into unequal pieces"),
     "in steps": (lambda x: x[:, ::3].repeat(1, 3, 1)[:, :8], "it is sliced in steps"),
     "a triangle": (lambda x: x @ x.mT.tril(), "a triangle of it is kept"),
+    "values under a mask": (
+        lambda x: x * x.masked_select(x < 9.0).sum(),
+        "its positions are looked up by number",
+    ),
     "the largest": (lambda x: x + x.argmax(1, keepdim=True), "its positions are told by number"),
 }
 

@@ -196,3 +196,35 @@ def test_a_network_is_left_as_it_was() -> None:
     to_onnx(model, words())
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_axes_counted_from_the_end_are_traced() -> None:
+    class Patched(nn.Module):
+        """Patches taken apart and put together: of axes of which the exporter does not know how many there are."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            size = x.shape[-2:]
+            patches = nn.functional.unfold(x, 2, stride=2)
+            for _ in range(patches.shape[0] // patches.shape[0]):
+                patches = patches.permute(0, -1, -2).relu().permute(0, -1, 1)
+            return nn.functional.fold(patches, size, 2, stride=2)
+
+    exported = to_onnx(Patched(), torch.randn(1, 3, 4, 4))
+    assert (exported.way, exported.takes) == ("trace", ANY_BATCH)
+
+
+def test_a_convolution_with_a_kernel_for_each_example_is_traced_for_one() -> None:
+    class Conditional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(3, 2)
+            self.kernels = nn.Parameter(torch.randn(2, 4 * 3 * 9))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            count, channels, *size = x.shape
+            weight = (self.mix(x.mean((2, 3))).softmax(-1) @ self.kernels).view(count * 4, channels, 3, 3)
+            x = x.reshape(1, count * channels, *size)
+            return nn.functional.conv2d(x, weight, groups=count).view(count, 4, size[0] - 2, size[1] - 2)
+
+    exported = to_onnx(Conditional().eval(), torch.randn(1, 3, 6, 6))
+    assert (exported.way, exported.takes) == ("trace", EXAMPLE)

@@ -15,7 +15,7 @@ from quantizable_networks import NETWORKS, network
 from torch import nn
 
 from autoprune.compress.calibrate import calibrate
-from autoprune.deployed import deploy, layer_kind
+from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.errors import TargetError
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.onnxruntime import OnnxRuntime
@@ -87,6 +87,42 @@ def test_an_integer_model_has_no_float_layer_left(tmp_path: Path) -> None:
     assert operations["QLinearAdd"] == 2
     assert operations["QGemm"] == 1
     assert not {"Conv", "Gemm", "Add", "DequantizeLinear"} & operations.keys()
+
+
+def test_one_scale_for_a_weight_runs_in_integers_too(tmp_path: Path) -> None:
+    model, inputs = network("residual")
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), Widths(8, 8, "per_tensor")))
+    operations = fused(OnnxRuntime().build(quantized, inputs[:1]).files["model.onnx"], tmp_path)
+    assert (operations["QLinearConv"], operations["QLinearAdd"], operations["QGemm"]) == (5, 2, 1)
+    assert not {"Conv", "Gemm", "Add", "DequantizeLinear"} & operations.keys()
+
+
+@pytest.mark.parametrize("form", ["per_tensor", "codebook"])
+@pytest.mark.parametrize("name", ["residual", "tokens", "decoder", "untraceable"])
+def test_runtime_and_module_agree_in_every_form(name: str, form: str) -> None:
+    model, inputs = network(name)
+    for bits in ((4, 8), (8, 32)):
+        assert agree(deployed(model, inputs, dict.fromkeys(layers(model), Widths(*bits, form))), inputs)
+
+
+def test_shared_values_are_stored_as_indices_and_looked_up_when_a_session_opens(tmp_path: Path) -> None:
+    model, inputs = network("residual")
+    sizes = []
+    for bits in (2, 4):
+        quantized = deployed(model, inputs, dict.fromkeys(layers(model), Widths(bits, 32, "codebook")))
+        content = to_onnx(quantized, inputs[:1]).content
+        sizes.append(len(content))
+        assert not {"LookUp", "Gather", "UnpackIndices"} & fused(content, tmp_path).keys()
+    weights = sum(model.get_submodule(name).weight.numel() for name in layers(model))
+    values = len(layers(model)) * (2**4 - 2**2) * 4
+    assert sizes[1] - sizes[0] == pytest.approx(weights * 2 / 8 + values, abs=30)
+
+
+def test_the_newer_exporter_carries_every_form() -> None:
+    model, inputs = network("mlp")
+    for form in ("per_tensor", "codebook"):
+        quantized = deployed(model, inputs, dict.fromkeys(layers(model), Widths(4, 8, form)))
+        assert to_onnx(quantized, inputs[:1], first="torch.export").way == "torch.export"
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])

@@ -98,7 +98,6 @@ def divides_by_zero(net: Net, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         (writes_to_its_input, "changes its inputs in place"),
         (forgets_the_batch_of_one, r"shape \(4, 3\) for a batch of 4 and of shape \(3,\) for one of 1"),
         (hard_codes_the_batch, "runs on a batch of 4 but not on one of 1"),
-        (grows_with_the_batch, r"outputs of shape \(4, 4\) for a batch of 4 and of shape \(1, 1\)"),
         (moves_itself, "moves its norm.weight to another device"),
         (moves_its_outputs, "moves its outputs to another device"),
         (asks_for_a_gpu, r"to another device \(Torch not compiled with CUDA enabled\)"),
@@ -236,3 +235,10 @@ def test_warnings_are_returned_by_the_check_of_a_task() -> None:
     data = make_data((torch.randn(30, 3), torch.arange(30) % 3))
     (sentence,) = check_task(ClassificationTask(lambda: Net(prints), data), data)
     assert sentence.startswith("the model prints")
+
+
+def test_outputs_that_compare_the_examples_of_a_batch_are_warned_of() -> None:
+    (problem,) = model_problems(Net(grows_with_the_batch), X)
+    assert problem.severity == "warning"
+    assert "outputs of shape (4, 4) for a batch of 4 and of shape (1, 1)" in problem.sentence
+    assert "compare the examples of a batch with each other" in problem.sentence

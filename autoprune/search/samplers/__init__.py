@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,11 @@ def _evolution(seed: int) -> BaseSampler:
     return EvolutionSampler(seed=seed)
 
 
-def _guided(seed: int) -> BaseSampler:
+def _guided(seed: int, known: Mapping[str, Any] | None = None) -> BaseSampler:
     """A model of every objective and constraint; see `guided`."""
     from autoprune.search.samplers.guided import GuidedSampler
 
-    return GuidedSampler(seed=seed)
+    return GuidedSampler(seed=seed, **(known or {}))
 
 
 BUILT_IN = {
@@ -66,13 +67,19 @@ BUILT_IN = {
 }
 
 
-def make_sampler(sampler: str | BaseSampler, seed: int, folder: Path | None = None) -> BaseSampler:
+def make_sampler(
+    sampler: str | BaseSampler,
+    seed: int,
+    folder: Path | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> BaseSampler:
     """The sampler of a search.
 
     Args:
         sampler: a name in `BUILT_IN`, a reference to a sampler or its class, or a sampler.
         seed: for those built in, and for classes that take a `seed`.
         folder: what a file reference is relative to.
+        known: `costs`, `prior` and `limits` for the guided sampler; others have no use for them.
 
     Raises:
         UnresolvedReference: the reference leads nowhere.
@@ -81,7 +88,8 @@ def make_sampler(sampler: str | BaseSampler, seed: int, folder: Path | None = No
     from optuna.samplers import BaseSampler
 
     if isinstance(sampler, str) and sampler in BUILT_IN:
-        return BUILT_IN[sampler](seed)
+        make = BUILT_IN[sampler]
+        return _guided(seed, known) if make is _guided else make(seed)
     found: Any = sampler
     if isinstance(sampler, str):
         found = resolve(sampler, folder=folder, builtins=dict.fromkeys(BUILT_IN, ""))

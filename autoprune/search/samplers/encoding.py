@@ -84,6 +84,19 @@ class Encoding:
         """A row as a point, every value one that its distribution allows."""
         return {name: self.value(j, float(row[j])) for j, name in enumerate(self.names)}
 
+    def columns(self, rows: Floats) -> dict[str, NDArray[Any]]:
+        """For each choice what the entries of rows (N, d) stand for, (N,)."""
+        found: dict[str, NDArray[Any]] = {}
+        for j, (name, distribution) in enumerate(zip(self.names, self._distributions, strict=True)):
+            if isinstance(distribution, CategoricalDistribution):
+                values = np.empty(len(distribution.choices), dtype=object)
+                values[:] = distribution.choices
+                found[name] = values[rows[:, j].astype(int)]
+            else:
+                numbers = self._numbers[j].values(rows[:, j])
+                found[name] = np.round(numbers) if isinstance(distribution, IntDistribution) else numbers
+        return found
+
     def value(self, choice: int, entry: float) -> Any:
         """What an entry of a row stands for."""
         distribution = self._distributions[choice]

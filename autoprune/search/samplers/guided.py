@@ -27,7 +27,7 @@ from autoprune.search.samplers import REJECTED
 from autoprune.search.samplers.acquisition import expected_gain
 from autoprune.search.samplers.belief import Belief, Results
 from autoprune.search.samplers.encoding import Encoding
-from autoprune.search.samplers.known import Costs, Known, Prior
+from autoprune.search.samplers.known import Costs, Known, Limits, Prior
 from autoprune.search.samplers.proposals import anywhere, children, frugal, neighbours
 from autoprune.search.samplers.surrogate import Surrogate
 
@@ -58,6 +58,7 @@ class GuidedSampler(BaseSampler):
             is computed instead of learned. Without it costs are predicted from the user attribute "costs" of the
             trials, where they have it.
         prior: choice -> value -> loss to expect, in any unit: how far it is right is learned.
+        limits: cost -> (lowest, highest) that is allowed: points beyond are proposed only where no others are found.
         startup: trials with a result before anything is believed.
     """
 
@@ -67,10 +68,11 @@ class GuidedSampler(BaseSampler):
         costs: Costs | None = None,
         prior: Prior | None = None,
         startup: int = 12,
+        limits: Limits | None = None,
     ) -> None:
         self._generator = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
-        self._costs, self._prior, self._startup = costs, prior, startup
+        self._costs, self._prior, self._limits, self._startup = costs, prior, limits, startup
         self._search_space = IntersectionSearchSpace()
         self._memory: _Memory | None = None
 
@@ -101,7 +103,7 @@ class GuidedSampler(BaseSampler):
             return {}
         memory = self._memory
         if memory is None or memory.space != search_space:
-            memory = self._memory = _Memory(search_space, self._costs, self._prior)
+            memory = self._memory = _Memory(search_space, self._costs, self._prior, self._limits)
         others = [t for t in study.get_trials(deepcopy=False) if t._trial_id != trial._trial_id]
         memory.recall(others)
         complete = [t for t in others if t.state == TrialState.COMPLETE and t._trial_id in memory.rows]
@@ -116,10 +118,10 @@ class GuidedSampler(BaseSampler):
         generator, encoding, known = self._generator, memory.encoding, memory.known
         tried = np.array(list(memory.rows.values())).reshape(-1, len(encoding.names))
         if known.has_prior and known.is_exact and len(tried) < self._startup // 2:
-            planned = memory.unseen(frugal(encoding, known))
+            planned = memory.promising(frugal(encoding, known, np.zeros(len(encoding.names))))
             if len(planned):
                 return np.asarray(planned[int(generator.integers(len(planned)))])
-        rows = memory.unseen(anywhere(encoding, CANDIDATES, generator))
+        rows = memory.promising(anywhere(encoding, CANDIDATES, generator))
         if not len(rows):
             return np.asarray(anywhere(encoding, 1, generator)[0])
         costs = known.costs(rows)
@@ -151,13 +153,13 @@ class GuidedSampler(BaseSampler):
                 anywhere(encoding, CANDIDATES // 2, generator),
             ]
         )
-        pool = memory.unseen(pool)
+        pool = memory.promising(pool)
         if not len(pool):
             return np.asarray(anywhere(encoding, 1, generator)[0])
         worth = _worth(belief, pool, found, reference, seed)
         for _ in range(ROUNDS):
             best = pool[np.argsort(-worth, kind="stable")[:STARTS]]
-            fresh = memory.unseen(neighbours(encoding, best, NEIGHBOURS // STARTS, generator))
+            fresh = memory.promising(neighbours(encoding, best, NEIGHBOURS // STARTS, generator))
             if not len(fresh):
                 break
             pool = np.vstack([pool, fresh])
@@ -168,10 +170,16 @@ class GuidedSampler(BaseSampler):
 class _Memory:
     """What need not be worked out again for each proposal, as long as the space stays the same."""
 
-    def __init__(self, space: dict[str, BaseDistribution], costs: Costs | None, prior: Prior | None) -> None:
+    def __init__(
+        self,
+        space: dict[str, BaseDistribution],
+        costs: Costs | None,
+        prior: Prior | None,
+        limits: Limits | None,
+    ) -> None:
         self.space = space
         self.encoding = Encoding(space)
-        self.known = Known(self.encoding, costs, prior)
+        self.known = Known(self.encoding, costs, prior, limits)
         self.rows: dict[int, Floats] = {}
         self.tuned = 0
         self._seen: set[bytes] = set()
@@ -194,6 +202,12 @@ class _Memory:
         """The rows that no trial had, each once."""
         first = {row.tobytes(): i for i, row in reversed(list(enumerate(rows)))}
         return rows[sorted(i for key, i in first.items() if key not in self._seen)]
+
+    def promising(self, rows: Floats) -> Floats:
+        """The rows that no trial had and that keep the limits on costs; all unseen ones where none keeps them."""
+        rows = self.unseen(rows)
+        kept = self.known.allowed(rows)
+        return rows[kept] if kept.any() else rows
 
     def surrogates(self, count: int) -> list[Surrogate]:
         """One for each objective and constraint; new ones when these or the figures change."""

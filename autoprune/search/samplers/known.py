@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
 from autoprune.search.samplers.encoding import Encoding, Floats
 
 Costs = Callable[[Mapping[str, Any]], Mapping[str, float]]
 Prior = Mapping[str, Mapping[Any, float]]
+Limits = Mapping[str, tuple[float, float]]
 
 LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
 REMEMBERED = 100_000  # points whose costs are kept
+SMALL = 0.01  # share of the most damage there can be, below which damages are told apart no more
 
 
 class Known:
@@ -23,14 +26,20 @@ class Known:
     Args:
         encoding: of the points.
         costs: the costs of a point by name, always the same names; asked for some hundred points a proposal, so it
-            should take microseconds. Without it they are predicted from what trials told (`learn`).
+            should take microseconds. One with a method `columns` is given all points at once: for each choice an
+            array of its values. Without it they are predicted from what trials told (`learn`).
         prior: choice -> value -> loss that is expected of it; between the values of a number it is interpolated, and
             choices that are not named expect none.
+        limits: cost -> lowest and highest that is allowed.
     """
 
-    def __init__(self, encoding: Encoding, costs: Costs | None, prior: Prior | None) -> None:
+    def __init__(
+        self, encoding: Encoding, costs: Costs | None, prior: Prior | None, limits: Limits | None = None
+    ) -> None:
         self._encoding = encoding
         self._ask = costs
+        self._ask_all = getattr(costs, "columns", None)
+        self._limits = limits or {}
         self._remembered: dict[bytes, list[float]] = {}
         self._told: Ridge | None = None
         self._learned = 0
@@ -40,6 +49,11 @@ class Known:
             for j, name in enumerate(encoding.names)
             if prior and prior.get(name)
         }
+        self._offered = {
+            j: np.unique([encoding.entry(j, value) for value in (prior or {})[encoding.names[j]]])
+            for j in self._prior
+        }
+        self._most = sum(float(losses.max()) for _, losses in self._prior.values())
 
     @property
     def has_prior(self) -> bool:
@@ -69,6 +83,10 @@ class Known:
             return np.asarray(
                 np.expm1(self._told.predict(self._encoding.features(rows)).reshape(len(rows), -1))
             )
+        if self._ask_all is not None:
+            table = self._ask_all(self._encoding.columns(rows))
+            self._names = self._names or sorted(table)
+            return np.column_stack([table[name] for name in self._names])
         if len(self._remembered) > REMEMBERED:
             self._remembered.clear()
         return np.array([self._cost(row) for row in rows], dtype=float).reshape(len(rows), -1)
@@ -78,17 +96,55 @@ class Known:
         """Whether costs are computed rather than predicted."""
         return self._ask is not None
 
+    def named_costs(self, rows: Floats) -> dict[str, Floats]:
+        """Computed costs by name, (N,) each; none where they are not computed."""
+        if not self.is_exact:
+            return {}
+        costs = self.costs(rows)
+        return dict(zip(self._names, costs.T, strict=True))
+
+    def allowed(self, rows: Floats) -> NDArray[np.bool_]:
+        """Which points keep all limits on costs, (N,)."""
+        kept = np.ones(len(rows), dtype=bool)
+        costs = self.named_costs(rows) if self._limits and len(rows) else {}
+        for name, (low, high) in self._limits.items():
+            if name in costs:
+                kept &= (costs[name] >= low) & (costs[name] <= high)
+        return kept
+
+    def excess(self, rows: Floats) -> Floats:
+        """By how much points go beyond the upper limits, as a sum of logarithms, (N,)."""
+        costs = self.named_costs(rows)
+        total = np.zeros(len(rows))
+        for name, (_, high) in self._limits.items():
+            if name in costs and 0 < high < float("inf"):
+                total += np.log(costs[name].clip(1e-9) / high).clip(0.0)
+        return total
+
+    def offered(self, choice: int, steps: int) -> Floats:
+        """The entries of a choice of which the prior speaks: options, or numbers from the lowest to the highest."""
+        entries = self._offered.get(choice, np.zeros(0))
+        if self._encoding.options[choice] or len(entries) < 2:
+            return entries
+        return np.linspace(entries[0], entries[-1], steps)
+
+    def expected_damage(self, rows: Floats) -> Floats:
+        """The prior on a scale on which factors are steps, (N,)."""
+        return np.asarray(np.log(self.prior(rows).clip(0.0) + SMALL * (self._most or 1.0)))
+
     def prior(self, rows: Floats) -> Floats:
         """Loss that is expected of points, shape (N,)."""
-        total = np.zeros(len(rows))
-        for j, (entries, losses) in self._prior.items():
-            total += np.interp(rows[:, j], entries, losses)
-        return total
+        return np.asarray(self.each_prior(rows).sum(axis=1))
+
+    def each_prior(self, rows: Floats) -> Floats:
+        """Loss that is expected of each choice for itself, shape (N, choices with a prior)."""
+        parts = [np.interp(rows[:, j], entries, losses) for j, (entries, losses) in self._prior.items()]
+        return np.column_stack(parts) if parts else np.zeros((len(rows), 0))
 
     def figures(self, rows: Floats) -> Floats:
         """All of it that describes points, shape (N, G)."""
         parts = [self._encoding.summaries(rows), _logs(self.costs(rows))]
-        return np.hstack([*parts, self.prior(rows)[:, None]] if self._prior else parts)
+        return np.hstack([*parts, self.expected_damage(rows)[:, None]] if self._prior else parts)
 
     def _cost(self, row: Floats) -> list[float]:
         key = row.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,11 @@ from autoprune.search.samplers.known import Known
 MOST_MUTATED = 0.4  # share of the choices that one mutation may change
 CROSSED = 0.5  # share of the children that have two parents
 IN_UNISON = 0.2  # share of the children in which a kind of choices moves as one
-PRICES = 24  # of a unit of cost, at which `frugal` looks
+STEPS = 13  # numbers that `frugal` tries of each range
+MOST_STEPS = 400  # that it takes
+AT_ONCE = 60  # of so many choices one moves in a step
+EXCESS = 30.0  # what a limit weighs beside costs
+LEAST_DAMAGE = 1e-6
 _STEP_LOGS = (math.log(0.02), math.log(0.5))  # of standard deviations of the move of a number, in its range
 
 
@@ -64,28 +69,104 @@ def neighbours(encoding: Encoding, centres: Floats, count: int, generator: np.ra
     return encoding.snapped(rows)
 
 
-def frugal(encoding: Encoding, known: Known) -> Floats:
-    """Points that should lose least at what they cost, from the least compressed to the smallest.
+def frugal(
+    encoding: Encoding,
+    known: Known,
+    start: Floats,
+    weights: Mapping[str, float] | None = None,
+    power: float = 1.0,
+) -> Floats:
+    """Points that should lose least at what they cost, from `start` to the smallest; (N, d).
 
-    The knapsack of one item per choice, relaxed: for each price of a unit of cost every choice takes the value with
-    the least loss and cost together. Costs of a value are what it changes alone, in logarithms.
+    The knapsack over the values of all choices together, by greedy steps: each time the value that saves most for the
+    damage it adds goes in. Costs are those of the whole point, so that what eight bits save depends on the width that
+    is left. Excess over a limit weighs more than any cost. The first point within the limits is followed by one that
+    has taken back what it can without leaving them.
+
+    Args:
+        encoding: of the points.
+        known: costs and prior; only values of which the prior speaks are taken.
+        start: where to begin, shape (d,).
+        weights: how much the logarithm of each cost counts; None counts all costs alike.
+        power: damages are raised to it: below 1 large ones weigh less than their sum.
     """
-    start = np.zeros(len(encoding.names))
-    items = [
-        np.arange(count, dtype=float) if count else np.linspace(0.0, 1.0, 9) for count in encoding.options
+    moves = [(j, entry) for j in range(len(encoding.names)) for entry in known.offered(j, STEPS)]
+    if not moves:
+        return np.zeros((0, len(start)))
+    places, entries = np.array([j for j, _ in moves]), np.array([entry for _, entry in moves])
+    row, path, was_allowed = start, [start], bool(known.allowed(start[None])[0])
+    while len(path) < MOST_STEPS:
+        found = _cheaper(encoding, known, row, places, entries, weights, power)
+        if found is None:
+            break
+        row = found
+        path.append(row)
+        if not was_allowed and bool(known.allowed(row[None])[0]):
+            was_allowed = True
+            path.append(_refilled(encoding, known, row, places, entries))
+    return encoding.snapped(np.array(path))
+
+
+def _changed(encoding: Encoding, row: Floats, places: NDArray[np.int64], entries: Floats) -> Floats:
+    """A point with each of the moves made alone, (M, d)."""
+    rows = np.repeat(row[None], len(places), axis=0)
+    rows[np.arange(len(places)), places] = entries
+    return encoding.snapped(rows)
+
+
+def _burden(known: Known, rows: Floats, weights: Mapping[str, float] | None) -> Floats:
+    """What points cost, in logarithms, and what they exceed limits by."""
+    costs = known.named_costs(rows)
+    weighed = [
+        (1.0 if weights is None else weights.get(name, 0.0)) * np.log(column.clip(1e-9))
+        for name, column in costs.items()
     ]
-    losses, costs = [], []
-    for j, entries in enumerate(items):
-        rows = np.tile(start, (len(entries), 1))
-        rows[:, j] = entries
-        losses.append(known.prior(rows))
-        costs.append(np.log1p(known.costs(rows)).sum(axis=1))
-    scale = sum(float(np.ptp(loss)) for loss in losses) / (sum(float(np.ptp(c)) for c in costs) or 1.0)
-    points = []
-    for price in scale * np.geomspace(0.01, 100.0, PRICES):
-        chosen = [e[int(np.argmin(a + price * c))] for e, a, c in zip(items, losses, costs, strict=True)]
-        points.append(chosen)
-    return encoding.snapped(np.unique(np.array(points), axis=0))
+    return np.asarray(np.sum(weighed, axis=0) + EXCESS * known.excess(rows))
+
+
+def _cheaper(
+    encoding: Encoding,
+    known: Known,
+    row: Floats,
+    places: NDArray[np.int64],
+    entries: Floats,
+    weights: Mapping[str, float] | None,
+    power: float,
+) -> Floats | None:
+    """The point after the best moves, one for each of a few choices; None where nothing saves anything."""
+    rows = _changed(encoding, row, places, entries)
+    # One by one: what a move adds must not depend on what the others have added already, else powers mix.
+    before, after = known.each_prior(row[None]), known.each_prior(rows)
+    added = (np.power(after, power) - np.power(before, power)).sum(axis=1)
+    saved = _burden(known, row[None], weights)[0] - _burden(known, rows, weights)
+    worth = np.where(saved > 1e-9, saved / (added.clip(0.0) + LEAST_DAMAGE), -1.0)
+    if worth.max() <= 0:
+        return None
+    result: Floats = row.copy()
+    taken = 0
+    at_once = max(1, len(encoding.names) // AT_ONCE)
+    for move in np.argsort(-worth, kind="stable"):
+        if worth[move] <= 0 or taken == at_once:
+            break
+        if result[places[move]] == row[places[move]]:
+            result[places[move]] = rows[move, places[move]]
+            taken += 1
+    return result
+
+
+def _refilled(
+    encoding: Encoding, known: Known, row: Floats, places: NDArray[np.int64], entries: Floats
+) -> Floats:
+    """A point within the limits with less damage, as long as one change makes it so and stays within them."""
+    for _ in range(MOST_STEPS):
+        rows = _changed(encoding, row, places, entries)
+        gain = known.prior(row[None])[0] - known.prior(rows)
+        gain = np.where(known.allowed(rows), gain, 0.0)
+        best = int(np.argmax(gain))
+        if gain[best] <= 1e-12:
+            break
+        row = rows[best]
+    return row
 
 
 def _drawn(encoding: Encoding, count: int, generator: np.random.Generator) -> Floats:

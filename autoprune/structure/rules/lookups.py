@@ -97,6 +97,19 @@ def _index_add(op: Operation) -> list[Axes]:
     return [axes]
 
 
+def _index_fill(op: Operation) -> list[Axes]:
+    axes = op.of(op.x)
+    pin([axes[op.dim()]], BY_NUMBER, op.line())
+    return [axes]
+
+
+def _masked_select(op: Operation) -> list[Axes]:
+    """A row of the values where a mask is true: which these are says the mask alone."""
+    for tensor in op.tensors:
+        pin(op.of(tensor), BY_NUMBER, op.line())
+    return [op.pinned(op.outs[0], BY_NUMBER)]
+
+
 def _buckets(op: Operation) -> list[Axes]:
     """The place of each value among sorted boundaries."""
     boundaries = op.arg("boundaries", op.arg("sorted_sequence"))
@@ -127,6 +140,8 @@ RULES: dict[str, Rule] = {
     **named(_gather, "gather"),
     **named(_scatter, "scatter scatter_add scatter_reduce"),
     **named(_index_add, "index_add index_copy"),
+    **named(_index_fill, "index_fill"),
+    **named(_masked_select, "masked_select take"),
     **named(_buckets, "bucketize searchsorted"),
     **named(_packed, "_pack_padded_sequence"),
     **named(_as_complex, "view_as_complex"),

@@ -6,7 +6,9 @@ from autoprune.structure.dimensions import ONE, axis, doubt, pin, unify
 from autoprune.structure.rules.operation import Axes, Operation, Rule, merged, named
 
 # Zeroed units add nothing to these; of any other reduction (a mean, a maximum) the result would be another.
-EXACT_SUMS = ("sum", "linalg_vector_norm", "norm")
+EXACT_SUMS = ("sum", "nansum", "linalg_vector_norm", "norm")
+# Said where weights are standardised in each pass; in a graph they are computed once (`deployed.computed`).
+OF_WEIGHTS = "a statistic of its weights runs over it"
 
 
 def _first_like_input(op: Operation) -> list[Axes]:
@@ -54,10 +56,11 @@ def _softmax(op: Operation) -> list[Axes]:
 
 def _reduce(op: Operation) -> list[Axes]:
     axes, dims = op.of(op.x), op.dims()
-    if op.name in ("argmax", "argmin"):
+    if op.name in ("argmax", "argmin", "kthvalue", "mode"):
         pin([axes[dim] for dim in dims], "its positions are told by number", op.line())
     elif op.name not in EXACT_SUMS:
-        doubt([axes[dim] for dim in dims], f"a {op.name} runs over it", op.line())
+        reason = OF_WEIGHTS if op.watcher.is_weight(op.x) else f"a {op.name} runs over it"
+        doubt([axes[dim] for dim in dims], reason, op.line())
     keepdim = len(op.outs) > 0 and op.outs[0].dim() == op.x.dim()
     left = [ONE if dim in dims else ax for dim, ax in enumerate(axes) if keepdim or dim not in dims]
     return [list(left) for _ in op.outs]
@@ -102,12 +105,12 @@ RULES: dict[str, Rule] = {
     **named(
         _reduce,
         "sum mean amax amin aminmax max min var std var_mean std_mean prod any all argmax argmin logsumexp "
-        "linalg_vector_norm norm median",
+        "linalg_vector_norm norm median nanmedian nansum kthvalue mode",
     ),
     **named(
         _along, "cumsum cumprod roll flip sort topk cummax logcumsumexp argsort _fft_c2c _fft_r2c _fft_c2r"
     ),
-    **named(_counted, "histc bincount nonzero _unique2 unique_dim unique_consecutive"),
+    **named(_counted, "histc bincount count_nonzero nonzero _unique2 unique_dim unique_consecutive"),
     **named(_triangle, "tril triu"),
 }
 """Rules by the names of operations."""

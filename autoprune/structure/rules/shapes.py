@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from autoprune.structure.dimensions import ONE, Axis, axis, concatenation, leaves, pin, product, split, unify
 from autoprune.structure.rules.operation import SPATIAL, Axes, Operation, Rule, merged, named
 
+ON_DIAGONAL = "its positions are those of a diagonal"
+
 
 def _view(op: Operation) -> list[Axes]:
     if op.x.numel() == 0:
@@ -190,6 +192,49 @@ def _unbind(op: Operation) -> list[Axes]:
     return [list(axes) for _ in op.outs]
 
 
+def _slice_scatter(op: Operation) -> list[Axes]:
+    """A tensor with a part of one axis replaced: what a write to a slice is in a functional graph."""
+    dim, axes, source, size = op.dim(), op.of(op.x), op.axes("src"), op.x.shape[op.dim()]
+    start, end = op.arg("start", 0), op.arg("end", size)
+    for edge in (start, end):
+        _edge(op, axes[dim], edge, size)
+    if op.arg("step", 1) != 1:
+        pin([axes[dim], source[dim]], "it is sliced in steps", op.line())
+    first = max(0, start + size if start < 0 else start)
+    for place, (mine, its) in enumerate(zip(axes, source, strict=True)):
+        if place != dim:
+            unify(mine, its)
+        elif op.arg("step", 1) == 1:
+            unify(split(mine, first, first + op.arg("src").shape[dim]), its)
+    return [axes]
+
+
+def _select_scatter(op: Operation) -> list[Axes]:
+    axes = op.of(op.x)
+    pin([axes[op.dim()]], "one of its positions is picked by number", op.line())
+    rest = [ax for place, ax in enumerate(axes) if place != op.dim()]
+    for mine, its in zip(rest, op.axes("src"), strict=True):
+        unify(mine, its)
+    return [axes]
+
+
+def _diagonal(op: Operation) -> list[Axes]:
+    axes, count = op.of(op.x), op.x.dim()
+    pair = sorted({op.arg("dim1", 0) % count, op.arg("dim2", 1) % count})
+    pin([axes[dim] for dim in pair], ON_DIAGONAL, op.line())
+    rest = [ax for dim, ax in enumerate(axes) if dim not in pair]
+    return [[*rest, axis(op.outs[0].shape[-1], ON_DIAGONAL)]]
+
+
+def _diag_embed(op: Operation) -> list[Axes]:
+    axes, count = op.of(op.x), op.outs[0].dim()
+    pin(axes[-1:], ON_DIAGONAL, op.line())
+    rest = iter(axes[:-1])
+    pair = {op.arg("dim1", -2) % count, op.arg("dim2", -1) % count}
+    sizes = op.outs[0].shape
+    return [[axis(sizes[dim], ON_DIAGONAL) if dim in pair else next(rest) for dim in range(count)]]
+
+
 def _made(op: Operation) -> list[Axes]:
     """A tensor from sizes alone."""
     out = op.outs[0]
@@ -228,6 +273,10 @@ RULES: dict[str, Rule] = {
     **named(_split, "split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unsafe_chunk"),
     **named(_slice, "slice"),
     **named(_select, "select"),
+    **named(_slice_scatter, "slice_scatter"),
+    **named(_select_scatter, "select_scatter"),
+    **named(_diagonal, "diagonal diagonal_copy linalg_diagonal"),
+    **named(_diag_embed, "diag_embed"),
     **named(_unbind, "unbind"),
     **named(
         _made,

@@ -22,6 +22,13 @@ def _sampled(op: Operation) -> list[Axes]:
     return _window(op)
 
 
+def _affine_grid(op: Operation) -> list[Axes]:
+    """A grid of coordinates from the matrices (examples, 2, 3) that move them."""
+    matrices = op.axes("theta")
+    pin(matrices[1:], "its units are coordinates", op.line())
+    return [[matrices[0], *op.pinned(op.outs[0])[1:]]]
+
+
 def _pixel_shuffle(op: Operation) -> list[Axes]:
     axes, factor = op.of(op.x), op.arg("upscale_factor")
     channels = axis(op.outs[0].shape[-3])
@@ -80,9 +87,10 @@ RULES: dict[str, Rule] = {
         "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
         "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
-        "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
+        "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa max_unpool2d max_unpool3d",
     ),
     **named(_sampled, "grid_sampler_2d grid_sampler_3d"),
+    **named(_affine_grid, "affine_grid_generator"),
     **named(_pixel_shuffle, "pixel_shuffle"),
     **named(_pixel_unshuffle, "pixel_unshuffle"),
     **named(_channel_shuffle, "channel_shuffle native_channel_shuffle"),

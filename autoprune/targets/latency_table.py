@@ -1,0 +1,58 @@
+"""How long single layers take on a machine, kept on its disk: measured once, known to every later search.
+
+One JSON file for each machine and runtime in the cache folder (`AUTOPRUNE_CACHE`, else `~/.cache/autoprune`). Several
+processes may add to it at once: each reads it again under a file lock and replaces it in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from autoprune.targets.measure import cache_folder
+
+if TYPE_CHECKING:
+    from autoprune.targets.target import Target
+
+
+class LatencyTable:
+    """Milliseconds by what was measured.
+
+    Args:
+        target: on what. One without a `machine_key()` is remembered by this process only.
+    """
+
+    def __init__(self, target: Target) -> None:
+        key = getattr(target, "machine_key", None)
+        self._path = None if key is None else cache_folder() / f"layers-{key()}.json"
+        self._known = self._read()
+
+    def get(self, signature: str) -> float | None:
+        """What is known of a signature."""
+        return self._known.get(signature)
+
+    def put(self, signature: str, milliseconds: float) -> None:
+        """Remember a measurement; a folder that cannot be written is no reason to fail."""
+        self._known[signature] = milliseconds
+        if self._path is None:
+            return
+        from filelock import FileLock
+
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._path.with_suffix(".lock")):
+                self._known = {**self._read(), **self._known}
+                unfinished = self._path.with_suffix(f".{os.getpid()}")
+                unfinished.write_text(json.dumps(self._known, indent=0, sort_keys=True), encoding="utf-8")
+                unfinished.replace(self._path)
+        except OSError:
+            self._path = None
+
+    def _read(self) -> dict[str, float]:
+        """What the file holds; nothing where it is absent or damaged."""
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else {}
+            return {str(name): float(value) for name, value in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}

@@ -1,0 +1,116 @@
+"""What is known of points before they are tried: limits, damage, and the knapsack over both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from autoprune.search.samplers.encoding import Encoding
+from autoprune.search.samplers.guided import GuidedSampler
+from autoprune.search.samplers.known import Known
+from autoprune.search.samplers.proposals import frugal
+
+LAYERS = 4
+BITS = (4, 8, 32)
+SPACE: dict[str, Any] = {
+    **{f"prune.{i}.ratio": FloatDistribution(0.0, 0.8) for i in range(LAYERS)},
+    **{f"quantize.{i}.weight_bits": CategoricalDistribution(BITS) for i in range(LAYERS)},
+}
+PRIOR: dict[str, dict[Any, float]] = {
+    **{f"prune.{i}.ratio": {0.0: 0.0, 0.8: 2.0**i} for i in range(LAYERS)},
+    **{f"quantize.{i}.weight_bits": {32: 0.0, 8: 0.01, 4: 0.5} for i in range(LAYERS)},
+}
+
+
+class Sizes:
+    """Bits of all weights, given for one point or for many at once."""
+
+    def __call__(self, point: Mapping[str, Any]) -> dict[str, float]:
+        return {n: float(c[0]) for n, c in self.columns({k: np.array([v]) for k, v in point.items()}).items()}
+
+    def columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        parts = [
+            (1 - columns[f"prune.{i}.ratio"].astype(float))
+            * columns[f"quantize.{i}.weight_bits"].astype(float)
+            for i in range(LAYERS)
+        ]
+        return {"size": sum(parts)}
+
+
+def known(limit: float = float("inf")) -> tuple[Encoding, Known]:
+    encoding = Encoding(SPACE)
+    return encoding, Known(encoding, Sizes(), PRIOR, {"size": (0.0, limit)})
+
+
+START = {
+    **{f"prune.{i}.ratio": 0.0 for i in range(LAYERS)},
+    **{f"quantize.{i}.weight_bits": 32 for i in range(LAYERS)},
+}
+
+
+def test_many_points_at_once_cost_what_each_costs() -> None:
+    encoding, told = known()
+    rows = np.array([[0.5, 0, 0.1, 1, 0, 1, 2, 0], [0.0, 0, 0, 0, 2, 2, 2, 2]], dtype=float)
+    one_by_one = Known(encoding, lambda point: Sizes()(point), PRIOR)
+    assert told.costs(rows).tolist() == one_by_one.costs(rows).tolist()
+
+
+def test_the_knapsack_takes_what_is_cheap_first_and_goes_to_the_end() -> None:
+    encoding, told = known()
+    path = frugal(encoding, told, encoding.row(START))
+    sizes, damages = told.costs(path)[:, 0], told.prior(path)
+    assert sizes[0] == 32 * LAYERS and sizes[-1] == pytest.approx(0.2 * 4 * LAYERS)
+    assert (np.diff(sizes) < 0).all() and (np.diff(damages) >= -1e-12).all()
+    eight = next(row for row, size in zip(path, sizes, strict=True) if size <= 8 * LAYERS)
+    bits = [encoding.point(eight)[f"quantize.{i}.weight_bits"] for i in range(LAYERS)]
+    assert max(bits) <= 8  # eight bits save three quarters for next to nothing
+    halfway = encoding.point(path[len(path) // 2])
+    assert halfway["prune.0.ratio"] >= halfway["prune.3.ratio"]
+
+
+def test_it_is_close_to_the_best_there_is() -> None:
+    encoding, told = known()
+    path = frugal(encoding, told, encoding.row(START))
+    generator = np.random.default_rng(0)
+    rows = np.column_stack(
+        [generator.uniform(size=(20_000, LAYERS)), generator.integers(3, size=(20_000, LAYERS))]
+    )
+    sizes, damages = told.costs(rows)[:, 0], told.prior(rows)
+    for size, damage in zip(told.costs(path)[:, 0], told.prior(path), strict=True):
+        within = damages[sizes <= size]
+        assert not len(within) or damage <= within.min() + 1e-9
+
+
+def test_with_a_limit_it_ends_there_and_takes_back_what_it_can() -> None:
+    encoding, told = known(limit=20.0)
+    path = frugal(encoding, told, encoding.row(START), weights={})
+    kept = path[told.allowed(path)]
+    assert len(kept) and not told.allowed(path[:1])[0]
+    assert 18.0 < told.costs(kept).max() <= 20.0
+
+
+def test_values_of_which_the_prior_does_not_speak_are_left_alone() -> None:
+    encoding = Encoding(SPACE)
+    told = Known(encoding, Sizes(), {"prune.1.ratio": PRIOR["prune.1.ratio"]})
+    path = frugal(encoding, told, encoding.row(START))
+    for row in path:
+        point = encoding.point(row)
+        assert {n: v for n, v in point.items() if n != "prune.1.ratio"} == {
+            n: v for n, v in START.items() if n != "prune.1.ratio"
+        }
+
+
+def test_what_breaks_a_limit_is_not_proposed() -> None:
+    import optuna
+
+    sampler = GuidedSampler(seed=0, costs=Sizes(), limits={"size": (0.0, 12.0)}, startup=4)
+    study = optuna.create_study(sampler=sampler)
+    for number in range(14):
+        trial = study.ask(SPACE)
+        size = Sizes()(trial.params)["size"]
+        assert number == 0 or size <= 12.0  # the first trial is Optuna's own random point
+        study.tell(trial, -size + sum(trial.params[f"prune.{i}.ratio"] for i in range(LAYERS)))

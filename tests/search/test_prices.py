@@ -1,0 +1,125 @@
+"""Prices by arithmetic, against networks that were really made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_spec import TINY_SPEC
+
+from autoprune.evaluate import Evaluator
+from autoprune.search.preview import as_columns, check_points
+from autoprune.search.prices import Prices
+from autoprune.space import Space
+from autoprune.spec import load_spec
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    made = Evaluator(load_spec({**TINY_SPEC, "train": {"epochs": 0}}))
+    made.attach_data(None)
+    made.attach_reference(made.train_reference())
+    return made
+
+
+@pytest.fixture(scope="module")
+def space(evaluator: Evaluator) -> Space:
+    return Space.from_json(evaluator.describe()["choices"])
+
+
+@pytest.fixture(scope="module")
+def data(evaluator: Evaluator, space: Space) -> dict[str, Any]:
+    found: dict[str, Any] = evaluator.foresee("terms", space.to_json())
+    return found
+
+
+@pytest.mark.parametrize("metric", ["params", "macs", "bops"])
+def test_they_are_exact_for_widths_and_bits(
+    evaluator: Evaluator, space: Space, data: dict[str, Any], metric: str
+) -> None:
+    points = [p for p in check_points(space, 24) if all(p[n] == space[n].neutral for n in p if "arch" in n)]
+    found = Prices(data).columns(as_columns(space, points))[metric]
+    assert len(points) > 10 and len(set(found.tolist())) > 5
+    assert found.tolist() == [evaluator.price_point(point)[metric] for point in points]
+
+
+def test_they_are_exact_for_each_architecture_alone_and_close_where_it_is_pruned_too(
+    evaluator: Evaluator, space: Space, data: dict[str, Any]
+) -> None:
+    prices, neutral = Prices(data), space.neutral()
+    for name in ("architecture.width", "architecture.depth"):
+        for value in space[name].values:  # type: ignore[union-attr]
+            point = {**neutral, name: value}
+            assert prices(point)["macs"] == evaluator.price_point(point)["macs"]
+    both = {**neutral, "architecture.width": 4, "architecture.depth": 1}
+    both |= {n: 0.5 for n in space if n.endswith(".ratio")}
+    assert prices(both)["macs"] == pytest.approx(evaluator.price_point(both)["macs"], rel=0.1)
+
+
+def test_one_point_costs_what_it_costs_among_many(space: Space, data: dict[str, Any]) -> None:
+    points = list(check_points(space, 5))
+    at_once = Prices(data).columns(as_columns(space, points))
+    for i, point in enumerate(points):
+        assert Prices(data)(point) == {name: float(column[i]) for name, column in at_once.items()}
+
+
+def test_groups_that_share_an_axis_add_up_and_those_that_factor_it_multiply() -> None:
+    def term(axis: list[list[Any]]) -> dict[str, Any]:
+        return {
+            "layer": "l",
+            "params": 100,
+            "macs": 100,
+            "can_round": False,
+            "axes": [axis],
+            "reads": None,
+            "writes": None,
+            "outputs": 0,
+        }
+
+    def cost(axis: list[list[Any]]) -> float:
+        group = {"units": 10, "together": 1, "units_at": {}}
+        data = {
+            "terms": [term(axis)],
+            "groups": {"a": {**group, "choice": "ra"}, "b": {**group, "choice": "rb"}},
+            "channel_multiple": 1,
+            "bits": {},
+            "elsewhere": 0,
+            "factors": {},
+        }
+        return Prices(data)({"ra": 0.5, "rb": 0.2})["params"]
+
+    assert cost([["a", 0.5], ["b", 0.5]]) == pytest.approx(100 * (0.5 * 0.5 + 0.5 * 0.8))  # side by side
+    assert cost([["a", 1.0], ["b", 1.0]]) == pytest.approx(100 * 0.5 * 0.8)  # heads and their width
+    assert cost([["a", 0.4]]) == pytest.approx(100 * (1 - 0.4 * 0.5))
+
+
+def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() -> None:
+    term = {
+        "layer": "l",
+        "params": 64,
+        "macs": 64,
+        "can_round": True,
+        "axes": [[["a", 1.0]], []],
+        "reads": 1,
+        "writes": 0,
+        "outputs": 8,
+    }
+    data = {
+        "terms": [term],
+        "groups": {"a": {"choice": "r", "units": 8, "together": 1, "units_at": {}}},
+        "channel_multiple": 1,
+        "bits": {"l": ["w", "x"]},
+        "elsewhere": 0,
+        "factors": {},
+        "layer_ms": {
+            "l": {"reads": [1.0], "writes": [1.0, 0.5], "float": [[4.0, 2.0]], "integer": [[1.0, 0.5]]}
+        },
+        "fits": {"latency_ms": {"weights": [1.0, 1.0, 0.0, 0.0], "constant": 0.5}},
+    }
+    columns = {
+        "r": np.array([0.0, 0.5, 0.25, 0.0, 0.5]),
+        "w": np.array([32.0, 32.0, 32.0, 8.0, 8.0]),
+        "x": np.array([32.0, 32.0, 32.0, 8.0, 32.0]),
+    }
+    assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.5, 2.5, 3.5, 1.5, 2.5]
