@@ -11,7 +11,7 @@ classes, so that the one can stand in for the other.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -29,7 +29,8 @@ from autoprune.compress.distill.logits import (
     soft_labels_distance,
 )
 from autoprune.compress.technique import Context
-from autoprune.space import Choice, Options, Value
+from autoprune.space import Choice, Value
+from autoprune.space.levels import levels
 from autoprune.structure import Group
 from autoprune.task import Batch, main_output
 from autoprune.tensors import call
@@ -40,7 +41,6 @@ BATCH_SIZE, BATCHES = (
     4,
 )  # of the examples that outputs are compared on; BatchNorm is recalibrated on as many
 FISHER_BATCH_SIZE, FISHER_BATCHES = 16, 24
-LEVELS = (0.3, 0.65, 1.0)  # of the way from doing nothing to the most, where a choice is a range
 FLOAT_BITS = 32
 
 Damage = dict[str, list[tuple[Value, float]]]
@@ -164,22 +164,6 @@ def estimates(
             if name in choices:
                 found[name] = [(value, losses(weight, info, float(value))) for value in levels(choices[name])]
     return found
-
-
-def levels(choice: Choice) -> list[Value]:
-    """The values of a choice whose damage is looked at, without the one that does none."""
-    values = (
-        list(choice.values)
-        if isinstance(choice, Options)
-        else [choice.at(share) for share in _shares(choice)]
-    )
-    return [value for value in dict.fromkeys(values) if value != choice.neutral]
-
-
-def _shares(choice: Any) -> Iterator[float]:
-    """`LEVELS` from the end where the neutral value lies."""
-    upwards = abs(choice.low - choice.neutral) <= abs(choice.high - choice.neutral)
-    return (share if upwards else 1.0 - share for share in LEVELS)
 
 
 def _of_units(

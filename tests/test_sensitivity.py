@@ -13,7 +13,7 @@ from torch import nn
 
 from autoprune.compress.prune import Prune
 from autoprune.compress.technique import Context
-from autoprune.sensitivity import Calibration, estimates, fisher, levels
+from autoprune.sensitivity import Calibration, estimates, fisher
 from autoprune.space import Options, Range
 from autoprune.targets import load_target
 from autoprune.task import ClassificationTask, example_inputs
@@ -101,9 +101,3 @@ def test_real_valued_outputs_are_compared_by_their_variance(context: Context) ->
     zero.get_parameter("head.weight").zero_()
     assert 0.2 < seen.distance(zero) < 20
     assert seen.distance(context.reference) == 0
-
-
-def test_levels_lead_away_from_doing_nothing() -> None:
-    assert levels(Options((4, 8, 32), 32)) == [4, 8]
-    assert levels(Range(0.0, 0.8, 0.0))[-1] == 0.8
-    assert levels(Range(0.2, 1.0, 1.0))[-1] == pytest.approx(0.2)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from autoprune.errors import AutopruneError
 from autoprune.search.prices import EXACT, LATENCY, SIZE, Prices
 from autoprune.space import Choice, Options, Range, Space, Value
+from autoprune.space.levels import levels
 from autoprune.space.widths import units_left
 from autoprune.spec import Spec
 
@@ -37,7 +38,6 @@ TRAINED_MACS = 3  # of a step of training, for each of a forward pass
 AT_ONCE = 16  # probes between two writes of the cache, for each worker
 PRICED = (".ratio", ".rank", ".drop", "_bits")  # and architecture: choices that change what is computed
 PROBED = (".ratio", ".rank", ".drop", ".sparsity", ".weight_bits")
-LEVELS = (0.3, 0.65, 1.0)
 LEAST_HARMLESS = 8
 CODING = "store.coding"
 WRONG = 0.1  # relative error of a cost above which no point is refused by it
@@ -168,7 +168,7 @@ def _costs(asked: _Cached, space: Space) -> dict[str, Any]:
 def _factors(asked: _Cached, space: Space) -> dict[str, Any]:
     """For choices of depth and rank by how much some values of each alone change each layer."""
     names = [name for name in space if name.endswith((".rank", ".drop"))]
-    values = [(name, value) for name in names for value in _levels(space[name])]
+    values = [(name, value) for name in names for value in levels(space[name])]
     changed = asked.map("changed", values)
     found: dict[str, Any] = {name: [(space[name].neutral, {})] for name in names}
     for (name, value), factors in zip(values, changed, strict=True):
@@ -284,7 +284,7 @@ def _damage(asked: _Cached, space: Space, prices: Mapping[str, Any], plan: Plan)
             ".activation_bits"
         ):  # eight bits for an input hardly move anything; fewer are not known
             table[name] = [
-                (v, 0.0) for v in _levels(space[name]) if not isinstance(v, str) and v >= LEAST_HARMLESS
+                (v, 0.0) for v in levels(space[name]) if not isinstance(v, str) and v >= LEAST_HARMLESS
             ]
     return {
         "sensitivity": {name: _growing(space[name], pairs) for name, pairs in table.items()},
@@ -297,7 +297,7 @@ def _probes(space: Space, trains: bool) -> Iterator[tuple[str, Value]]:
     trained for another one say nothing of it."""
     for name, choice in space.items():
         if name.endswith(PROBED) or (name.startswith("architecture.") and not trains):
-            yield from ((name, value) for value in _levels(choice))
+            yield from ((name, value) for value in levels(choice))
 
 
 def _distinct(probes: Iterable[tuple[str, Value]], data: Mapping[str, Any]) -> list[tuple[str, Value]]:
@@ -429,15 +429,6 @@ def _uniform(space: Space, share: float) -> Point:
     """Every ratio so far along its range."""
     point = space.neutral()
     return {**point, **{name: choice.at(share) for name, choice in space.items() if name.endswith(".ratio")}}
-
-
-def _levels(choice: Choice) -> list[Value]:
-    """Values of a choice but the one that does nothing: all options, of a range some."""
-    if isinstance(choice, Options):
-        return [value for value in choice.values if value != choice.neutral]
-    upwards = abs(choice.low - choice.neutral) <= abs(choice.high - choice.neutral)
-    values = [choice.at(share if upwards else 1.0 - share) for share in LEVELS]
-    return [value for value in dict.fromkeys(values) if value != choice.neutral]
 
 
 def as_columns(space: Space, points: Sequence[Mapping[str, Value]]) -> dict[str, NDArray[Any]]:

@@ -115,7 +115,7 @@ def _better(found: Structure, lifted: Structure) -> Structure:
     tried = [*found.tried, *lifted.tried]
     if theirs > CLEARLY_MORE * ours:
         tried[0]["reason"] = (
-            f"sizes in its code keep groups whole that its graph sets free ({theirs:.0%} of it)"
+            f"sizes or weights computed in its code keep groups whole that its graph sets free ({theirs:.0%} of it)"
         )
         return replace(lifted, tried=tried)
     tried[1]["reason"] = "it sets no more free than the module itself"

@@ -36,7 +36,7 @@ def test_a_shortcut_is_kept_meanwhile() -> None:
 
 
 def test_rounded_activations_are_counted_with_their_bits() -> None:
-    bits = {name: (8, 8) for name in ("0", "2", "4")}
+    bits = dict.fromkeys(("0", "2", "4"), (8, 8))
     assert peak_memory_bytes(deploy(chain(), bits, torch.zeros(1, 100)), torch.zeros(1, 100)) == 100 + 200
 
 

@@ -73,6 +73,11 @@ class Encoding:
         """A point as a row, shape (d,); a value outside its distribution counts as the nearest inside."""
         return np.array([self.entry(j, point[name]) for j, name in enumerate(self.names)], dtype=float)
 
+    def offers(self, choice: int, value: Any) -> bool:
+        """Whether a choice has this value; what a number stands for need not be within its range."""
+        distribution = self._distributions[choice]
+        return not isinstance(distribution, CategoricalDistribution) or value in distribution.choices
+
     def entry(self, choice: int, value: Any) -> float:
         """What a value of a choice is in a row."""
         distribution = self._distributions[choice]

@@ -44,14 +44,17 @@ class Known:
         self._told: Ridge | None = None
         self._learned = 0
         self._names: list[str] = []
-        self._prior = {
-            j: _curve(encoding, j, prior[name])
+        expected = {
+            j: {
+                value: loss
+                for value, loss in (prior or {}).get(name, {}).items()
+                if encoding.offers(j, value)
+            }
             for j, name in enumerate(encoding.names)
-            if prior and prior.get(name)
         }
+        self._prior = {j: _curve(encoding, j, losses) for j, losses in expected.items() if losses}
         self._offered = {
-            j: np.unique([encoding.entry(j, value) for value in (prior or {})[encoding.names[j]]])
-            for j in self._prior
+            j: np.unique([encoding.entry(j, value) for value in expected[j]]) for j in self._prior
         }
         self._most = sum(float(losses.max()) for _, losses in self._prior.values())
 

@@ -114,3 +114,9 @@ def test_what_breaks_a_limit_is_not_proposed() -> None:
         size = Sizes()(trial.params)["size"]
         assert number == 0 or size <= 12.0  # the first trial is Optuna's own random point
         study.tell(trial, -size + sum(trial.params[f"prune.{i}.ratio"] for i in range(LAYERS)))
+
+
+def test_what_no_option_stands_for_is_not_expected_of_any() -> None:
+    distributions = {"bits": CategoricalDistribution([2, 3, 4])}
+    known = Known(Encoding(distributions), None, {"bits": {2: 0.5, 3: 0.1, 32: 0.0}})
+    assert known.expected_damage(np.array([[0.0], [1.0], [2.0]])).argmax() == 0
