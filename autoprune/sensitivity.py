@@ -14,7 +14,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 import torch.nn.functional as F

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from autoprune.errors import AutopruneError
 from autoprune.search.prices import EXACT, LATENCY, SIZE, Prices
-from autoprune.space import Choice, Options, Range, Space, Value
+from autoprune.space import Choice, Range, Space, Value
 from autoprune.space.levels import levels
 from autoprune.space.widths import units_left
 from autoprune.spec import Spec

@@ -124,6 +124,7 @@ def rebuild(
         model = factory(**architecture).eval().requires_grad_(False)
     except Exception as error:  # whatever a user's factory raises
         raise ArtifactError(f"model(**{architecture}) raises {type(error).__name__}: {error}") from None
+    tied = _tied(model)
     _make_room(model, layers)
     for path, layer in layers.items():
         if not isinstance(path, str) or path not in dict(model.named_modules()):
@@ -134,7 +135,27 @@ def rebuild(
             owner, _, name = path.rpartition(".")
             resized = nn.Parameter(torch.empty_like(state[path]), requires_grad=False)
             setattr(model.get_submodule(owner), name, resized)
+    _tie(model, tied)
     return model
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [several for several in names.values() if len(several) > 1]
+
+
+def _tie(model: nn.Module, tied: list[list[str]]) -> None:
+    """Give these names one parameter again, as far as each still is a parameter of the same shape; in place."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for names in tied:
+        first, *others = [name for name in names if name in parameters] or [""]
+        for name in others:
+            if parameters[name].shape == parameters[first].shape:
+                owner, _, own = name.rpartition(".")
+                setattr(model.get_submodule(owner), own, parameters[first])
 
 
 def _make_room(model: nn.Module, layers: Mapping[Any, Any]) -> None:

@@ -115,7 +115,8 @@ def _better(found: Structure, lifted: Structure) -> Structure:
     tried = [*found.tried, *lifted.tried]
     if theirs > CLEARLY_MORE * ours:
         tried[0]["reason"] = (
-            f"sizes or weights computed in its code keep groups whole that its graph sets free ({theirs:.0%} of it)"
+            f"sizes in its code, or weights computed in it, keep groups whole that its graph sets free "
+            f"({theirs:.0%} of it)"
         )
         return replace(lifted, tried=tried)
     tried[1]["reason"] = "it sets no more free than the module itself"

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from autoprune.errors import ArtifactError
-from autoprune.stored.replay import repeat_sizes, repeat_unsaved, sizes_to_json, unsaved_to_json
+from autoprune.stored.replay import (
+    layers_to_json,
+    rebuild,
+    repeat_sizes,
+    repeat_unsaved,
+    sizes_to_json,
+    unsaved_to_json,
+)
 
 torch.set_num_threads(1)
 
@@ -57,3 +64,19 @@ def test_malformed_sizes_are_refused(sizes: object) -> None:
 def test_a_buffer_that_the_network_lacks_is_refused() -> None:
     with pytest.raises(ArtifactError, match="no buffer 'more'"):
         repeat_unsaved(Heads(), {"more": unsaved_to_json(Heads())["scales"]})
+
+
+class Shared(nn.Module):
+    """One table of words for both ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.write = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
+        self.write.weight = self.read.weight
+
+
+def test_what_is_tied_stays_tied() -> None:
+    model = Shared()
+    again = rebuild(Shared, {}, layers_to_json(model), model.state_dict())
+    assert again.write.weight is again.read.weight
+    assert [name for name, _ in again.named_parameters()] == ["read.weight"]

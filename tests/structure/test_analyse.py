@@ -37,7 +37,7 @@ def test_sizes_written_into_the_code_are_free_in_the_graph(kind, inputs):
     found = analyse(network, inputs)
     module, graph = found.tried
     assert found.way == "graph" and graph["share"] > module["share"]
-    assert "in its code keep groups whole" in module["reason"]
+    assert "sizes in its code" in module["reason"]
     lifted = prepared(network, inputs, found.way)
     assert isinstance(lifted, fx.GraphModule)
     removed = {group.name: [0] for group in found.free}
