@@ -521,7 +521,10 @@ class SpaceSpec(Section):
             )
         space = {name: value for name, value in given.items() if name != "granularity"}
         units = [hole for hole in ("channel", "head") if hole in holes]
-        patterns = [*(["unstructured"] if "unstructured" in holes else []), *(["2:4", "4:8"] if "n_m" in holes else [])]
+        patterns = [
+            *(["unstructured"] if "unstructured" in holes else []),
+            *(["2:4", "4:8"] if "n_m" in holes else []),
+        ]
         if units:
             space["prune"] = _beside(space.get("prune"), granularity=units)
         if "block" in holes:
