@@ -289,7 +289,7 @@ def check(
 def listing() -> dict[str, list[str]]:
     """What is built in, by kind."""
     from autoprune.search.samplers import BUILT_IN as SAMPLERS
-    from autoprune.spec import sections
+    from autoprune.spec import techniques
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
 
@@ -297,15 +297,15 @@ def listing() -> dict[str, list[str]]:
         "task": sorted(TASKS),
         "target": sorted(TARGETS),
         "sampler": sorted(SAMPLERS),
-        "criterion": list(sections.CRITERIA),
-        "granularity": list(sections.HOLES),
-        "schedule": list(dict.fromkeys((*sections.SCHEDULES, *sections.SPARSITY_SCHEDULES))),
-        "distillation": list(sections.DISTILLATION),
-        "calibration": list(sections.CALIBRATIONS),
-        "quantizer": list(sections.QUANTIZERS),
-        "coding": list(sections.CODINGS),
-        "data_pruning": list(sections.DATA_PRUNING),
-        "factorization": list(sections.FACTORIZATIONS),
+        "criterion": list(techniques.CRITERIA),
+        "granularity": list(techniques.HOLES),
+        "schedule": list(dict.fromkeys((*techniques.SCHEDULES, *techniques.SPARSITY_SCHEDULES))),
+        "distillation": list(techniques.DISTILLATION),
+        "calibration": list(techniques.CALIBRATIONS),
+        "quantizer": list(techniques.QUANTIZERS),
+        "coding": list(techniques.CODINGS),
+        "data_pruning": list(techniques.DATA_PRUNING),
+        "factorization": list(techniques.FACTORIZATIONS),
         "spec": sorted(path.stem for path in search_spaces_folder().glob("*.yaml")),
     }
 

@@ -7,7 +7,7 @@ import pytest
 from autoprune.compress import criteria, prune
 from autoprune.errors import SpecError
 from autoprune.search import samplers
-from autoprune.spec import load_spec, sections
+from autoprune.spec import load_spec, sections, techniques
 from autoprune.targets import BUILT_IN as TARGETS
 from autoprune.task import BUILT_IN as TASKS
 
@@ -16,8 +16,8 @@ def test_the_names_are_those_of_the_tables() -> None:
     assert set(sections.TASKS) == set(TASKS)
     assert set(sections.TARGETS) == set(TARGETS)
     assert set(sections.SAMPLERS) == set(samplers.BUILT_IN)
-    assert set(sections.CRITERIA) == set(criteria.BUILT_IN)
-    assert set(sections.SCHEDULES) == set(prune.SCHEDULES)
+    assert set(techniques.CRITERIA) == set(criteria.BUILT_IN)
+    assert set(techniques.SCHEDULES) == set(prune.SCHEDULES)
 
 
 def test_misspelt_names_are_reported_together_with_the_nearest() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoprune.compress.technique import Technique
     from autoprune.spec import Spec
-    from autoprune.spec.sections import GradualSpace
+    from autoprune.spec.techniques import GradualSpace
 
 
 def techniques_of(spec: Spec) -> list[Technique]:

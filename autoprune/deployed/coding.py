@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoprune.deployed import streams
+import autoprune.deployed.streams as streams
 from autoprune.deployed.streams import HUFFMAN, MASK, RANS, Bytes, Coder, Stream
 from autoprune.errors import ArtifactError
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoprune.deployed import rans
+import autoprune.deployed.rans as rans
 
 HUFFMAN, RANS, MASK = "h", "r", "m"
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

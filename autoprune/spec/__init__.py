@@ -1,19 +1,10 @@
 """What the user asked for: a validated, frozen `Spec`, with every problem of it reported at once."""
 
 from autoprune.spec.load import load_spec
-from autoprune.spec.sections import (
-    Budget,
-    Cluster,
-    DistillSpace,
-    PruneSpace,
-    QuantizeSpace,
-    Reference,
-    Search,
-    SpaceSpec,
-    Train,
-    TrainSpace,
-)
+from autoprune.spec.parts import Reference
+from autoprune.spec.sections import Budget, Cluster, Search, SpaceSpec, Train
 from autoprune.spec.spec import Spec
+from autoprune.spec.techniques import DistillSpace, PruneSpace, QuantizeSpace, TrainSpace
 
 __all__ = [
     "Budget",

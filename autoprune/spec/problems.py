@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from autoprune.references import nearest
 from autoprune.spec.fields import shown
-from autoprune.spec.sections import Section
+from autoprune.spec.parts import Section
 
 Location = tuple[int | str, ...]
 

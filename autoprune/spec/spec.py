@@ -15,20 +15,9 @@ from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
+from autoprune.spec.parts import Reference, Section, as_tuple, named
 from autoprune.spec.problems import problems_of
-from autoprune.spec.sections import (
-    TARGETS,
-    TASKS,
-    Budget,
-    Cluster,
-    Reference,
-    Search,
-    Section,
-    SpaceSpec,
-    Train,
-    as_tuple,
-    named,
-)
+from autoprune.spec.sections import TARGETS, TASKS, Budget, Cluster, Search, SpaceSpec, Train
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+import autoprune.stored.literals as literals
+import autoprune.stored.modules as modules
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer, lift, unpack_state
 from autoprune.deployed.deploy import gives_every_argument
 from autoprune.deployed.packing import first_names
 from autoprune.errors import ArtifactError, ModelError
-from autoprune.stored import literals, modules
 from autoprune.stored.operations import check_attribute, check_method, function_of, name_of
 from autoprune.tensors import Inputs
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+import autoprune.stored.literals as literals
 from autoprune.deployed import ActivationQuantizer, CodebookLayer, QuantizedLayer
 from autoprune.deployed.kinds import TransposedLinear, is_transposed_linear
 from autoprune.errors import ArtifactError
-from autoprune.stored import literals
 
 OURS: dict[str, type[nn.Module]] = {
     "autoprune.ActivationQuantizer": ActivationQuantizer,

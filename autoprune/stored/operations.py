@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import get_overridable_functions
 
+import autoprune.stored.aten as aten
 from autoprune.errors import ArtifactError
 from autoprune.references import nearest
-from autoprune.stored import aten
 
 Operation = Callable[..., Any]
 

@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
+import autoprune.stored.graph as graph
+import autoprune.stored.replay as replay
 from autoprune.deployed import unpack_state
 from autoprune.deployed.packing import decode_state
 from autoprune.errors import ArtifactError
-from autoprune.stored import graph, replay
 
 FORMAT = 1
 MANIFEST = "manifest.json"

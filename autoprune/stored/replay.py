@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+import autoprune.stored.modules as modules
 from autoprune.deployed import QuantizedLayer
 from autoprune.errors import ArtifactError
-from autoprune.stored import modules
 from autoprune.stored.graph import value_from_json, value_to_json
 
 

@@ -28,6 +28,8 @@ READY = {
     "fashion_mnist": "fashion_mnist.py:FashionMnist",
     "mnist": "mnist.py:Mnist",
     "tinyshakespeare": "tinyshakespeare.py:TinyShakespeare",
+    "lenet_300_100": "lenet.py:LeNet300100",
+    "lenet_5": "lenet.py:LeNet5",
 }
 """Tasks with model and data, in the folder of ready search spaces."""
 

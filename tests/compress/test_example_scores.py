@@ -13,7 +13,7 @@ from torch import nn
 
 from autoprune.compress.example_scores import BUILT_IN, OF_HARDNESS, Scores
 from autoprune.compress.technique import Context
-from autoprune.spec import sections
+from autoprune.spec import techniques
 from autoprune.task import ArraySplit, ClassificationTask, Data, make_data
 from autoprune.train import TrainSettings, train
 
@@ -56,7 +56,7 @@ def scores(context: Context) -> dict[str, Scores]:
 
 
 def test_the_names_are_those_of_the_spec() -> None:
-    assert tuple(BUILT_IN) == sections.DATA_PRUNING
+    assert tuple(BUILT_IN) == techniques.DATA_PRUNING
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

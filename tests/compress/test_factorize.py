@@ -29,7 +29,7 @@ from autoprune.compress.sparsify import Sparsify
 from autoprune.compress.technique import Context, Technique
 from autoprune.deployed import QuantizedLayer
 from autoprune.space import Choices
-from autoprune.spec import sections
+from autoprune.spec import techniques
 from autoprune.stored.replay import layers_to_json, rebuild
 from autoprune.task import ClassificationTask, evaluate_metrics, example_inputs
 from autoprune.train import TrainSettings, train
@@ -88,7 +88,7 @@ def accuracy(model: nn.Module, context: Context) -> float:
 
 
 def test_the_names_are_those_of_the_spec() -> None:
-    assert METHODS == sections.FACTORIZATIONS
+    assert METHODS == techniques.FACTORIZATIONS
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=KINDS)

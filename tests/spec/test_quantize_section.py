@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from autoprune.compress.quantize import Quantize
-from autoprune.spec.sections import QuantizeSpace
+from autoprune.spec.techniques import QuantizeSpace
 
 
 def test_fixed_bits_go_from_the_spec_to_the_technique() -> None:

@@ -11,7 +11,7 @@ from autoprune.compress.sparsify import Sparsify
 from autoprune.errors import BadInput, SpecError
 from autoprune.space import Options
 from autoprune.spec import load_spec
-from autoprune.spec.sections import SparsifySpace
+from autoprune.spec.techniques import SparsifySpace
 
 
 def test_the_scope_goes_from_the_spec_to_the_technique() -> None:
