@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,17 +21,15 @@ from torch import nn
 from autoprune import cost
 from autoprune.candidate import (
     architecture_choices,
-    build,
     restore,
     save_checkpoint,
-    untrained,
     variants,
     weights_of,
 )
 from autoprune.clock import Clock
 from autoprune.compress import techniques_of
 from autoprune.compress.store import coding_of
-from autoprune.compress.technique import Context, Recovery
+from autoprune.compress.technique import Context
 from autoprune.deployed import stored_bytes
 from autoprune.errors import AutopruneError, RunFolderError, SpecError, TaskError, raised
 from autoprune.foresight import Foresight
@@ -45,7 +43,6 @@ from autoprune.structure.parametrize import fold_parametrizations, make_model
 from autoprune.targets import Measurement, Runnable, Target, load_target
 from autoprune.task import (
     ArraySplit,
-    Batch,
     Data,
     Task,
     check_task,
@@ -55,11 +52,11 @@ from autoprune.task import (
     model_problems,
 )
 from autoprune.tensors import Inputs
-from autoprune.train import StepHook, TrainSettings, recalibrate, train
+from autoprune.train import TrainSettings, train
+from autoprune.training import Training, is_gradual, make
 
 SIZE = "size_bytes"
 INHERITED = "inherited_from"
-RECALIBRATION_BATCHES = 10
 PROBE_STEPS = 4
 
 
@@ -197,7 +194,7 @@ class Evaluator:
             result.state, result.reason = "rejected", broken
             return
         with clock.time("train"):
-            trained = self._train(model, rung, request, choices, context)
+            trained = Training(self.spec, self.techniques, request, choices, context).run(model, rung)
             if trained is not model:
                 result.metrics.update(self.price(trained, choices))
             result.checkpoint = save_checkpoint(trained, context.structure, request.rung)
@@ -254,19 +251,19 @@ class Evaluator:
         if request.checkpoint is not None:
             return restore(request.checkpoint, self.techniques, context)
         heir = self._inherited(request, choices, context)
-        return self._built(choices, context) if heir is None else heir, -1
+        return make(self.techniques, choices, context) if heir is None else heir, -1
 
     def _inherited(self, request: Request, choices: Choices, context: Context) -> nn.Module | None:
         """The candidate made from its donor's weights; None where it has no donor, or these do not fit.
 
         Who is pruned little by little starts from the reference: what it comes to lack is not known yet.
         """
-        donor = None if self._is_gradual(choices) else request.donor
+        donor = None if is_gradual(self.techniques, choices) else request.donor
         origin = origin_of(donor.weights, choices, context) if donor is not None and donor.weights else None
         if donor is None or origin is None:
             return None
         context.origin = origin.model
-        model = self._built(choices, context)
+        model = make(self.techniques, choices, context)
         if covers(context.structure, origin.removed):
             context.structure[INHERITED] = donor.trial
             return model
@@ -274,12 +271,10 @@ class Evaluator:
         context.structure.clear()
         return None
 
-    def _built(self, choices: Choices, context: Context) -> nn.Module:
-        """The candidate as its techniques make it, from the reference's weights."""
-        model = build(choices, context)
-        for technique in self.techniques:
-            model = technique.apply(model, choices, context)
-        return model
+    def ticket(self, request: Request) -> nn.Module:
+        """The winning lottery ticket of a candidate, from its checkpoint (see `training.Training.ticket`)."""
+        choices, context = Choices(request.choices), self.context(request.repeat)
+        return Training(self.spec, self.techniques, request, choices, context).ticket()
 
     def _broken(self, metrics: Mapping[str, float], context: Context) -> str:
         """Which constraints on computable costs do not hold, in words; empty when all do."""
@@ -291,167 +286,6 @@ class Evaluator:
             if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)
-
-    def _train(
-        self, model: nn.Module, done: int, request: Request, choices: Choices, context: Context
-    ) -> nn.Module:
-        """The candidate trained from rung `done` to the one requested, one stretch each."""
-        if request.epochs is not None:
-            self._stretch(model, request.epochs, request.rung, request, choices, context)
-            return model
-        ends = (0.0, *self.spec.search.rungs)
-        for rung in range(done + 1, request.rung + 1):
-            epochs, is_first = ends[rung + 1] - ends[rung], ends[rung] == 0
-            if epochs > 0 and is_first and self._is_gradual(choices):
-                model, epochs = self._shaped(epochs, rung, request, choices, context)
-                if epochs <= 0:
-                    continue
-            self._stretch(model, epochs, rung, request, choices, context)
-        return model
-
-    def _is_gradual(self, choices: Choices) -> bool:
-        return any(technique.is_gradual(choices) for technique in self.techniques)
-
-    def _shaped(
-        self, epochs: float, rung: int, request: Request, choices: Choices, context: Context
-    ) -> tuple[nn.Module, float]:
-        """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""
-
-        recovery = self._recovery(epochs, rung, request, choices, context)
-        context.structure.clear()
-        context.recovery = recovery
-        try:
-            return self._built(choices, context), epochs * recovery.left
-        finally:
-            context.recovery = None
-
-    def _recovery(
-        self, epochs: float, rung: int, request: Request, choices: Choices, context: Context
-    ) -> Recovery:
-        """What gradual techniques may train in a stretch of so many epochs."""
-
-        def descend(model: nn.Module, share: float, place: int, on_step: StepHook | None) -> None:
-            part, seed = share * epochs, 1000 * (rung + 1) + place
-            self._descend(model, model, part, request, choices, context, seed, on_step)
-
-        def initial(draw: int) -> nn.Module:
-            return untrained(self.techniques, context, context.seed + draw)
-
-        among = sum(technique.is_gradual(choices) for technique in self.techniques)
-        return Recovery(descend, self._quality, initial, epochs, max(1, among))
-
-    def ticket(self, request: Request) -> nn.Module:
-        """The winning ticket of a candidate: its survivors with the weights that they were rewound to, not yet trained.
-
-        It is made again from what the checkpoint holds, the units that were cut or the zeros of the trained weights,
-        and from the search's seed; with `rewind`, the weights before any training are trained so far once more. It is
-        as the technique left it: what others did to it afterwards (low rank, say) is not in it.
-
-        Args:
-            request: with the checkpoint, the choices and the seed that it was made by.
-
-        Raises:
-            RunFolderError: the checkpoint is damaged.
-            TaskError: the candidate is no lottery ticket.
-        """
-        context, choices = self.context(request.repeat), Choices(request.choices)
-        trained, _ = restore(request.checkpoint or b"", self.techniques, context)
-        records = context.structure
-        drawn = [place for place, t in enumerate(self.techniques) if "ticket" in records.get(t.name, {})]
-        if not drawn:
-            raise TaskError(
-                "the trial has no ticket: it was not trained with schedule lottery_ticket (rung above 0)"
-            )
-        before, technique = self.techniques[: drawn[-1]], self.techniques[drawn[-1]]
-        rewind = records[technique.name]["ticket"]["rewind"]
-        known = ("architecture", *(other.name for other in before))
-        context.structure = {name: records[name] for name in known if name in records}
-        early = untrained(before, context, context.seed)
-        if rewind["epochs"] > 0:
-            rung = next(rung for rung, epochs in enumerate(self.spec.search.rungs) if epochs > 0)
-            seed = 1000 * (rung + 1) + rewind["place"]
-            self._descend(early, early, rewind["epochs"], request, choices, context, seed, None)
-        context.structure = records
-        return technique.ticket(early, trained, context)
-
-    def _quality(self, model: nn.Module) -> float:
-        """The first objective that the task measures, of a float network on the validation split; larger is better."""
-        metrics = evaluate_metrics(model.eval(), self.task, self.data.val)
-        objective = next((o for o in self.spec.objectives if o.metric in metrics), None)
-        if objective is None:
-            return next(iter(metrics.values()))
-        return metrics[objective.metric] * (-1 if objective.direction == "minimize" else 1)
-
-    def _stretch(
-        self,
-        model: nn.Module,
-        epochs: float,
-        rung: int,
-        request: Request,
-        choices: Choices,
-        context: Context,
-    ) -> None:
-        """One stretch of training, a full learning-rate cycle; without epochs only BatchNorm is recalibrated."""
-        split, batch_size = self.data.train, self.settings.batch_size
-        if epochs <= 0:
-            if _shapes(model) != _shapes(self.reference):
-                recalibrate(
-                    model, split, batch_size=batch_size, batches=RECALIBRATION_BATCHES, seed=context.seed
-                )
-            return
-        trained = model
-        for technique in self.techniques:
-            trained = technique.wrap(trained, choices, context)
-
-        def on_step(step: int, total: int) -> None:
-            for technique in self.techniques:
-                technique.on_step(model, step, total)
-
-        self._descend(model, trained, epochs, request, choices, context, 1000 * (rung + 1), on_step)
-
-    def _descend(
-        self,
-        model: nn.Module,
-        trained: nn.Module,
-        epochs: float,
-        request: Request,
-        choices: Choices,
-        context: Context,
-        seed: int,
-        on_step: StepHook | None,
-    ) -> None:
-        """One cycle of training of `trained`, which is `model` or shares its parameters."""
-        freeze(model, self.spec.train.freeze)
-        kept = self.data.train
-        for technique in self.techniques:
-            kept = technique.train_on(kept, choices, context)
-
-        def loss(outputs: Any, batch: Batch, value: torch.Tensor) -> torch.Tensor:
-            for technique in self.techniques:
-                value = technique.loss(outputs, batch, value, choices, context)
-            return value
-
-        usual = self.settings.learning_rate
-        rate = request.learning_rate or choices.number("train.learning_rate", usual)
-        with ExitStack() as watched:
-            along = [
-                parameter
-                for technique in self.techniques
-                for parameter in watched.enter_context(technique.watch(trained, choices, context))
-            ]
-            compiled = stretch(
-                trained,
-                self.task,
-                replace(self.data, train=kept),
-                epochs=epochs,
-                settings=replace(self.settings, learning_rate=rate),
-                loss=loss,
-                on_step=on_step,
-                along=along,
-                seed=context.seed + seed,
-            )
-        if compiled:
-            context.structure["train"] = {"compiled": compiled}
 
     # -- what is known before the first trial --------------------------------------------------------------------
 
@@ -487,7 +321,7 @@ class Evaluator:
     def foresee(self, question: str, *arguments: Any) -> Any:
         """What is asked before the first trial; see the methods of `foresight.Foresight`."""
         if self._foresight is None:
-            self._foresight = Foresight(self.techniques, self.context, self._built)
+            self._foresight = Foresight(self.techniques, self.context, partial(make, self.techniques))
         return getattr(self._foresight, question)(*arguments)
 
     def price_point(self, point: dict[str, Value]) -> dict[str, float]:
@@ -507,7 +341,3 @@ class Evaluator:
             model, self.task, self.data.train, epochs=share, settings=self.settings, seed=self.spec.seed
         )
         return summary.seconds / share
-
-
-def _shapes(model: nn.Module) -> list[torch.Size]:
-    return [parameter.shape for parameter in model.parameters()]

@@ -17,6 +17,7 @@ from autoprune.evaluate import Evaluator
 from autoprune.record import Evaluation, Request
 from autoprune.spec import load_spec
 from autoprune.task import Budget, ClassificationTask, Data, Task
+from autoprune.training import Training
 
 SCHEDULES = {
     "prune": ["one_shot", "iterative", "agp", "lottery_ticket"],
@@ -123,8 +124,9 @@ def test_a_trial_gives_its_ticket_back(kind: str, rewind: float) -> None:
     result = done(used.evaluate(Request(0, 1, values)))
     ticket = used.ticket(Request(0, 1, values, result.checkpoint))
     trained, _ = restore(result.checkpoint or b"", used.techniques, used.context())
-    drawn, used._stretch = [], lambda model, *_: drawn.append(model)  # type: ignore[method-assign,assignment]
-    used._train(used.task.model(), -1, Request(0, 1, values), *_rest(used, result))
+    training = Training(used.spec, used.techniques, Request(0, 1, values), *_rest(used, result))
+    drawn, training._stretch = [], lambda model, *_: drawn.append(model)  # type: ignore[method-assign,assignment]
+    training.run(used.task.model(), -1)
     assert same(ticket, drawn[-1]) and not same(ticket, trained)
     torch.manual_seed(0)
     first = used.task.model().linear.bias
