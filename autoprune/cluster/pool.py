@@ -254,14 +254,16 @@ class Pool:
         import ray
 
         for actor, tasks in list(self._tasks.items()):
-            oldest = next(iter(tasks.values()), None)
-            if oldest is None:
+            if not tasks:
                 continue
+            future, oldest = next(iter(tasks.items()))
             if actor in self._warming:  # the time that a new worker takes to start is not the request's
                 oldest.started = time.monotonic()
                 if ray.wait([self._warming[actor]], timeout=0)[0]:
                     del self._warming[actor]
-            if time.monotonic() - oldest.started > self._time_limit:
+            is_late = time.monotonic() - oldest.started > self._time_limit
+            # What was answered while this process was busy elsewhere is not late.
+            if is_late and not ray.wait([future], timeout=0, fetch_local=False)[0]:
                 oldest.attempt = ATTEMPTS
                 ray.kill(actor)
                 self._replace(actor, f"took longer than {self._time_limit:g} s")
