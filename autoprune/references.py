@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'depth'?"` for the word most like `word`, or an empty string."""
     found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name fits any of these patterns (`layer3.*`), letter case included."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def search_spaces_folder() -> Path:

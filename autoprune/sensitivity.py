@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from autoprune.compress.criteria.units import gradients_everywhere, rows_of
 from autoprune.compress.distill.logits import (
     REAL,
     class_axis,
@@ -35,10 +36,8 @@ from autoprune.task import Batch, main_output
 from autoprune.tensors import call
 from autoprune.train import recalibrate
 
-BATCH_SIZE, BATCHES = (
-    64,
-    4,
-)  # of the examples that outputs are compared on; BatchNorm is recalibrated on as many
+# Of the examples that outputs are compared on; BatchNorm is recalibrated on as many.
+BATCH_SIZE, BATCHES = 64, 4
 FISHER_BATCH_SIZE, FISHER_BATCHES = 16, 24
 FLOAT_BITS = 32
 
@@ -106,13 +105,10 @@ def fisher(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
     squares divided by the batch's size.
     """
     named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    flags = {name: parameter.requires_grad for name, parameter in named.items()}
     totals = {name: torch.zeros_like(parameter, requires_grad=False) for name, parameter in named.items()}
     batches = context.data.train.batches(FISHER_BATCH_SIZE, shuffle=context.seed)
     count = 0
-    try:
-        for parameter in named.values():
-            parameter.requires_grad_(True)
+    with gradients_everywhere(model):
         for batch in islice(batches, FISHER_BATCHES):
             loss = context.task.loss(call(model, batch.inputs), batch)
             gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
@@ -120,9 +116,6 @@ def fisher(model: nn.Module, context: Context) -> dict[str, torch.Tensor]:
                 if gradient is not None:
                     totals[name] += gradient.square()
             count += 1
-    finally:
-        for name, parameter in named.items():
-            parameter.requires_grad_(flags[name])
     return {name: total * (FISHER_BATCH_SIZE / max(1, count)) for name, total in totals.items()}
 
 
@@ -174,7 +167,7 @@ def _of_units(
         if part.tensor in information:
             change = 0.5 * information[part.tensor] * weights[part.tensor].square()
             along = change.movedim(part.axis, 0).flatten(1).sum(1).cpu().float()
-            total += along[torch.from_numpy(part.positions)].reshape(group.units, -1).sum(1)
+            total += rows_of(part, along).sum(1)
     return total.sort().values
 
 

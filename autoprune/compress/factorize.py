@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from autoprune.compress.technique import Context, Technique
+from autoprune.references import matches
 from autoprune.space import Choice, Choices, Options, Range
 from autoprune.tensors import call
 
@@ -86,9 +86,9 @@ class Factorize(Technique):
     def _reason(self, model: nn.Module, layer: str) -> str:
         if why := _why_whole(model, layer):
             return why
-        if self.include and not _matches(layer, self.include):
+        if self.include and not matches(layer, self.include):
             return "not included by the spec"
-        return "excluded by the spec" if _matches(layer, self.exclude) else ""
+        return "excluded by the spec" if matches(layer, self.exclude) else ""
 
     def apply(self, model: nn.Module, choices: Choices, context: Context) -> nn.Module:
         """Replace layers in place, from their weights as they are now; records rank and full rank of each.
@@ -283,7 +283,3 @@ def _described(name: str, layer: Layer, reason: str) -> dict[str, Any]:
 
 def _choice_of(layer: str) -> str:
     return f"factorize.{layer}.rank"
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

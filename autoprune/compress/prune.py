@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -23,7 +22,7 @@ from autoprune.compress.lottery_ticket import draw_ticket
 from autoprune.compress.technique import Context, Recovery, Technique
 from autoprune.compress.zeroed_units import ZeroedUnits, affordable, chosen_untrained, scored_by
 from autoprune.errors import BadInput, ModelError, TaskError
-from autoprune.references import nearest
+from autoprune.references import matches, nearest
 from autoprune.space import Choice, Choices, Options, Range
 from autoprune.space.widths import units_left
 from autoprune.structure import (
@@ -316,7 +315,7 @@ def _unchanged(group: Group, ratio: float, multiple: int) -> str:
 
 def _matches(group: Group, patterns: Sequence[str]) -> bool:
     names = (group.name, *group.layers)
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    return any(matches(name, patterns) for name in names)
 
 
 def described(group: Group) -> dict[str, Any]:

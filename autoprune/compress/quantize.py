@@ -29,7 +29,7 @@ from autoprune.compress.technique import Context, Technique
 from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.deployed.quantizers import CODEBOOK, FLOAT_BITS, INTEGER_BITS, PER_CHANNEL
 from autoprune.errors import ModelError, SpecError, TargetError
-from autoprune.references import nearest
+from autoprune.references import matches, nearest
 from autoprune.space import Choice, Choices, Options
 from autoprune.task import example_inputs
 
@@ -161,9 +161,9 @@ class Quantize(Technique):
                 yield name, reason
             elif self._fixed_bits(whole) is not None:
                 yield name, ""
-            elif self.include and not _matches(whole, self.include):
+            elif self.include and not matches(whole, self.include):
                 yield name, "not included"
-            elif _matches(whole, self.exclude):
+            elif matches(whole, self.exclude):
                 yield name, "excluded"
             else:
                 yield name, ""
@@ -302,10 +302,6 @@ def _legal(field: str, options: Options, legal: Iterable[int]) -> Options:
             f"it takes {', '.join(map(str, legal))}"
         )
     return Options(values, options.neutral)
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _input_bits(weight_bits: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +27,9 @@ from autoprune.compress.sparsity import UNSTRUCTURED, Fixed, Hole, Schedule, sta
 from autoprune.compress.technique import Context, Technique
 from autoprune.compress.zeroed_weights import ZeroedWeights
 from autoprune.errors import BadInput, ModelError, TaskError
+from autoprune.references import matches
 from autoprune.space import Choice, Choices, Options, Range
 from autoprune.task import Data, Task, TrainsItself
-from autoprune.train import recalibrate
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
@@ -51,7 +50,6 @@ SCHEDULES: dict[str, Callable[[Mapping[str, nn.Parameter], Mapping[str, Hole]], 
     LOTTERY_TICKET: Fixed,
 }
 SCORING_BATCH_SIZE, SCORING_BATCHES = 16, 16
-RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES = 64, 4
 
 
 class Sparsify(Technique):
@@ -172,9 +170,9 @@ class Sparsify(Technique):
                 yield layer, weight, "a single vector"
             elif not weight.is_floating_point():
                 yield layer, weight, f"{weight.dtype}".removeprefix("torch.") + " has no gradient"
-            elif self.include and not _matches(named, self.include):
+            elif self.include and not matches(named, self.include):
                 yield layer, weight, "not included by the spec"
-            elif _matches(named, self.exclude):
+            elif matches(named, self.exclude):
                 yield layer, weight, "excluded by the spec"
             elif len(misfits) == len(self.pattern.values):
                 yield layer, weight, "; ".join(f"{pattern} {why}" for pattern, why in misfits.items())
@@ -222,7 +220,7 @@ class Sparsify(Technique):
         if recovery is None or schedule == ONE_SHOT:
             zeros.choose(whole)
             zeros.zero()
-            _recalibrate(model, context)
+            context.mend(model)
         elif schedule == ITERATIVE:
             record[ITERATIVE] = iterate(zeros, recovery, context.reference, self.gradual)
             if "stopped" in record[ITERATIVE]:
@@ -297,15 +295,11 @@ class Sparsify(Technique):
         if not _is_sparse(model, holes):
             model = copy.deepcopy(model)
             _zero(model, holes, _magnitudes(model, holes))
-            _recalibrate(model, context)
+            context.mend(model)
         weights = _weights(model)
         for layer in holes:
             record["layers"][layer]["realised"] = round(zeros_in(weights[layer]), 6)
         return model
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -374,17 +368,6 @@ def _zero(model: nn.Module, holes: Mapping[str, Hole], scores: Mapping[str, torc
     weights = _weights(model)
     for layer, hole in holes.items():
         weights[layer].masked_fill_(hole.lowest(scores[layer]), 0.0)
-
-
-def _recalibrate(model: nn.Module, context: Context) -> None:
-    """Mend BatchNorm statistics, which were those of the network with all its weights."""
-    recalibrate(
-        model,
-        context.data.train,
-        batch_size=RECALIBRATION_BATCH_SIZE,
-        batches=RECALIBRATION_BATCHES,
-        seed=context.seed,
-    )
 
 
 def _magnitudes(model: nn.Module, holes: Mapping[str, Hole]) -> dict[str, torch.Tensor]:

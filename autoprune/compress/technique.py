@@ -27,11 +27,14 @@ import torch
 from torch import nn
 
 from autoprune.space import Choice, Choices
-from autoprune.train import StepHook, TrainSettings
+from autoprune.train import StepHook, TrainSettings, recalibrate
 
 if TYPE_CHECKING:
     from autoprune.targets import Target
     from autoprune.task import Batch, Data, Split, Task
+
+
+RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES = 64, 4
 
 
 class Recovery:
@@ -114,6 +117,11 @@ class Context:
     settings: TrainSettings = field(default_factory=TrainSettings)
     recovery: Recovery | None = None
     origin: nn.Module | None = None
+
+    def mend(self, model: nn.Module) -> None:
+        """Recalibrate BatchNorm in place, whose statistics are those of the network before a technique changed it."""
+        size, batches = RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES
+        recalibrate(model, self.data.train, batch_size=size, batches=batches, seed=self.seed)
 
 
 class Technique:

@@ -22,12 +22,10 @@ from autoprune.compress.technique import Context, Recovery
 from autoprune.structure import Group, Observed
 from autoprune.task import Batch, example_inputs
 from autoprune.tensors import map_tensors
-from autoprune.train import recalibrate
 
 # Gradients are squared batch by batch; in large batches signs cancel before that. ResNet-20, inner channels
 # cut by 30 %: 80.5 % accuracy when scored on 32 batches of 16 images, 77.4 % on 8 batches of 64.
 SCORING_BATCH_SIZE, SCORING_BATCHES = 16, 32
-RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES = 64, 4
 
 # Scoring in training is to take no more than this share of its time. An example that is scored costs about as much as
 # so many that are trained on: batches are small, and some criteria take more than a gradient. What reads no data costs
@@ -142,11 +140,5 @@ def _zeroed(model: nn.Module, gone: Mapping[str, Sequence[int]], context: Contex
     """A copy with these units zeroed, and BatchNorm statistics estimated anew."""
     scratch = copy.deepcopy(model)
     Observed(scratch, example_inputs(context.data)).zero(gone)
-    recalibrate(
-        scratch,
-        context.data.train,
-        batch_size=RECALIBRATION_BATCH_SIZE,
-        batches=RECALIBRATION_BATCHES,
-        seed=context.seed,
-    )
+    context.mend(scratch)
     return scratch

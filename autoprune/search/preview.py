@@ -12,7 +12,6 @@ How much is asked is decided by arithmetic alone, not by the clock, so that the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +41,8 @@ LEAST_HARMLESS = 8
 CODING = "store.coding"
 WRONG = 0.1  # relative error of a cost above which no point is refused by it
 ROUNDING = 1e-9
-STANDING_IN = {
-    "macs": 0.7,
-    "bops": 0.15,
-}  # for latency: integers are some two times faster at a sixteenth of the BOPs
+# For latency: integers are some two times faster at a sixteenth of the BOPs.
+STANDING_IN = {"macs": 0.7, "bops": 0.15}
 
 Point = dict[str, Value]
 Damage = dict[str, list[tuple[Value, float]]]
@@ -280,12 +277,10 @@ def _damage(asked: _Cached, space: Space, prices: Mapping[str, Any], plan: Plan)
         damage = guess.get((name, value), 0.0) * scales.get(_kind(name), 1.0) if known is None else known
         table.setdefault(name, []).append((value, damage))
     for name in space:
-        if name.endswith(
-            ".activation_bits"
-        ):  # eight bits for an input hardly move anything; fewer are not known
-            table[name] = [
-                (v, 0.0) for v in levels(space[name]) if not isinstance(v, str) and v >= LEAST_HARMLESS
-            ]
+        if name.endswith(".activation_bits"):
+            # Eight bits for an input hardly move anything; fewer are not known.
+            harmless = [v for v in levels(space[name]) if not isinstance(v, str) and v >= LEAST_HARMLESS]
+            table[name] = [(value, 0.0) for value in harmless]
     return {
         "sensitivity": {name: _growing(space[name], pairs) for name, pairs in table.items()},
         "probed": len(measured),
@@ -489,13 +484,12 @@ class _Cached:
 
     def _write(self) -> None:
         """Replace the file in one step; a folder that cannot be written is no reason to fail."""
+        from autoprune.targets.measure import write_cache
+
         if self._path is None:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self._path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(self._answers), encoding="utf-8")
-            unfinished.replace(self._path)
+            write_cache(self._path, self._answers)
         except OSError:
             self._path = None
 

@@ -7,10 +7,9 @@ processes may add to it at once: each reads it again under a file lock and repla
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
-from autoprune.targets.measure import cache_folder
+from autoprune.targets.measure import cache_folder, write_cache
 
 if TYPE_CHECKING:
     from autoprune.targets.target import Target
@@ -43,9 +42,7 @@ class LatencyTable:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self._path.with_suffix(".lock")):
                 self._known = {**self._read(), **self._known}
-                unfinished = self._path.with_suffix(f".{os.getpid()}")
-                unfinished.write_text(json.dumps(self._known, indent=0, sort_keys=True), encoding="utf-8")
-                unfinished.replace(self._path)
+                write_cache(self._path, self._known)
         except OSError:
             self._path = None
 

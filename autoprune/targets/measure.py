@@ -308,11 +308,16 @@ def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str =
         pass  # absent or damaged: measured now
     _warm_up(reference)
     best = min(min(_block(reference, block_ms)) for _ in range(CALIBRATION_ROUNDS))
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cached.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps({"milliseconds": best}))
-    unfinished.replace(cached)
+    write_cache(cached, {"milliseconds": best})
     return best
+
+
+def write_cache(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file of the cache folder in one step, so that nobody reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(content), encoding="utf-8")
+    unfinished.replace(path)
 
 
 def cache_folder() -> Path:

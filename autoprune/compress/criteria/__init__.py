@@ -19,8 +19,9 @@ from autoprune.compress.criteria.magnitude import absolute_weights, l1, l2, lamp
 from autoprune.compress.criteria.mrmr import mrmr, refusal
 from autoprune.compress.criteria.random import random
 from autoprune.compress.criteria.taylor import taylor
-from autoprune.compress.criteria.units import Criterion, Evidence, Score, Unscored, in_eval_mode
+from autoprune.compress.criteria.units import Criterion, Evidence, Score, Unscored
 from autoprune.errors import BadInput, TaskError
+from autoprune.forward import in_eval_mode
 from autoprune.references import nearest
 from autoprune.structure import Group
 from autoprune.task import Data

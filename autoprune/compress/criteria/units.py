@@ -85,15 +85,3 @@ def gradients_everywhere(model: nn.Module) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, no statistics are updated and nothing is dropped; each module's mode is put back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

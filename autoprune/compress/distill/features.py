@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from autoprune.forward import in_eval_mode
+from autoprune.references import matches
 from autoprune.tensors import Inputs, batch_size, call, map_tensors, tensors_in
 
 AUTO = "auto"
@@ -107,18 +108,6 @@ def only_asking() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def aligned(student: torch.Tensor, teacher: torch.Tensor, pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     """Both features as (N, channels, positions...) in float32; where one has more positions, it is averaged down."""
     one, other = (
@@ -205,7 +194,7 @@ def compared(
 
     if list(patterns) != [AUTO]:
         known = _paths(teacher) | _paths(student)
-        return pairs(_outermost(name for name in known if _matches(name, patterns)))
+        return pairs(_outermost(name for name in known if matches(name, patterns)))
     found, left_out = pairs(_blocks(teacher))
     if len(found) < 2:
         tried = [pairs(reversed(stage)) for stage in _stages(teacher)]
@@ -213,10 +202,6 @@ def compared(
         left_out = {name: why for those, left in tried if not those for name, why in left.items()}
     count = min(AUTOMATIC, len(found))
     return [found[round((place + 1) * len(found) / count) - 1] for place in range(count)], left_out
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _blocks(layers: Mapping[str, Layer]) -> list[str]:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.compress.distill.features import in_eval_mode, listening, only_asking
+from autoprune.compress.distill.features import listening, only_asking
 from autoprune.errors import AutopruneError, ModelError, raised
-from autoprune.forward import fast_layout, laid_out
+from autoprune.forward import fast_layout, in_eval_mode, laid_out
 from autoprune.task.output import logits_of, main_output
 from autoprune.task.sources import load_model
 from autoprune.tensors import Inputs, call, tensors_in
