@@ -92,6 +92,33 @@ def instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
     return model.eval()
 
 
+def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:
+    """The candidate as its techniques make it, from the weights that candidates start from."""
+    model = build(choices, context)
+    for technique in techniques:
+        model = technique.apply(model, choices, context)
+    return model
+
+
+def bits_of(
+    techniques: Sequence[Technique], model: nn.Module, choices: Choices
+) -> dict[str, tuple[int, int]]:
+    """(weight bits, activation bits) of each layer of a candidate that will not stay float."""
+    bits: dict[str, tuple[int, int]] = {}
+    for technique in techniques:
+        bits.update(technique.bits(model, choices))
+    return bits
+
+
+def finalized(
+    techniques: Sequence[Technique], model: nn.Module, choices: Choices, context: Context
+) -> nn.Module:
+    """The module that is measured and deployed, in eval mode; `model` itself stays as it was."""
+    for technique in techniques:
+        model = technique.finalize(model, choices, context)
+    return model.eval()
+
+
 def untrained(techniques: Sequence[Technique], context: Context, seed: int) -> nn.Module:
     """A candidate's network as the task makes it under a seed, in the structure that is recorded so far."""
     with torch.random.fork_rng(devices=[]):

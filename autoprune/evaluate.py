@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +20,9 @@ from torch import nn
 from autoprune import cost
 from autoprune.candidate import (
     architecture_choices,
+    bits_of,
+    finalized,
+    make,
     restore,
     save_checkpoint,
     variants,
@@ -53,7 +55,7 @@ from autoprune.task import (
 )
 from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, train
-from autoprune.training import Training, is_gradual, make
+from autoprune.training import Training, is_gradual
 
 SIZE = "size_bytes"
 INHERITED = "inherited_from"
@@ -219,17 +221,12 @@ class Evaluator:
 
     def deploy(self, model: nn.Module, choices: Choices, context: Context) -> tuple[nn.Module, Runnable]:
         """The trained candidate as it is shipped: the module with its quantizers, and what the target runs."""
-        deployed = model
-        for technique in self.techniques:
-            deployed = technique.finalize(deployed, choices, context)
-        return deployed, self.target.build(deployed.eval(), self.example)
+        deployed = finalized(self.techniques, model, choices, context)
+        return deployed, self.target.build(deployed, self.example)
 
     def price(self, model: nn.Module, choices: Choices) -> dict[str, float]:
         """What is exact before any training: params, macs, bops, size_bytes."""
-        bits: dict[str, tuple[int, int]] = {}
-        for technique in self.techniques:
-            bits.update(technique.bits(model, choices))
-        return cost.count(model, self.example, bits)
+        return cost.count(model, self.example, bits_of(self.techniques, model, choices))
 
     def stored(self, deployed: nn.Module, context: Context) -> dict[str, float]:
         """The size of the weight file where that depends on the weights: what `price` says is the most it can be."""
@@ -321,7 +318,7 @@ class Evaluator:
     def foresee(self, question: str, *arguments: Any) -> Any:
         """What is asked before the first trial; see the methods of `foresight.Foresight`."""
         if self._foresight is None:
-            self._foresight = Foresight(self.techniques, self.context, partial(make, self.techniques))
+            self._foresight = Foresight(self.techniques, self.context)
         return getattr(self._foresight, question)(*arguments)
 
     def price_point(self, point: dict[str, Value]) -> dict[str, float]:

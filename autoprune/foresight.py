@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.candidate import ARCHITECTURE
+from autoprune.candidate import ARCHITECTURE, bits_of, finalized, make
 from autoprune.compress.calibrate import calibrate
 from autoprune.compress.factorize import origin
 from autoprune.compress.prune import Prune
@@ -37,7 +37,6 @@ FORMAT = 1  # of the answers: raise it whenever one of them changes, so that non
 INTEGER = (8, 8)
 SAMPLE, PART = 128, 16  # examples that techniques see while damage is measured, and how many lie together
 
-Make = Callable[[Choices, Context], nn.Module]
 Point = Mapping[str, Value]
 
 
@@ -47,11 +46,10 @@ class Foresight:
     Args:
         techniques: in the order in which they are applied.
         context: makes a fresh context for a candidate.
-        make: the candidate of a point, untrained.
     """
 
-    def __init__(self, techniques: Sequence[Technique], context: Callable[[], Context], make: Make) -> None:
-        self._techniques, self._context, self._make = techniques, context, make
+    def __init__(self, techniques: Sequence[Technique], context: Callable[[], Context]) -> None:
+        self._techniques, self._context = techniques, context
         self._base = context()
         self._example = example_inputs(self._base.data)
         self._calibration: Calibration | None = None
@@ -104,10 +102,7 @@ class Foresight:
         choices = Choices(point)
         try:
             model, _ = self._shape(choices)
-            bits: dict[str, tuple[int, int]] = {}
-            for technique in self._techniques:
-                bits.update(technique.bits(model, choices))
-            return count(model, self._example, bits)
+            return count(model, self._example, bits_of(self._techniques, model, choices))
         except Exception:  # whatever a point breaks is for its trial to tell
             return None
 
@@ -127,9 +122,7 @@ class Foresight:
 
     def _bits(self, model: nn.Module, choices: Space) -> dict[str, tuple[str | int, str | int]]:
         """For each layer its bits, or the names of the choices that say them."""
-        fixed: dict[str, tuple[int, int]] = {}
-        for technique in self._techniques:
-            fixed.update(technique.bits(model, Choices({})))
+        fixed = bits_of(self._techniques, model, Choices({}))
         found: dict[str, tuple[str | int, str | int]] = dict(fixed)
         for name in choices:
             if name.startswith("quantize.") and name.endswith(".weight_bits"):
@@ -177,14 +170,13 @@ class Foresight:
         choices, context = Choices(point), self._context()
         context.data = replace(context.data, train=self._sample(SAMPLE))
         try:
-            model = self._make(choices, context)
+            model = make(self._techniques, choices, context)
             is_cut = _shapes(model) != _shapes(self._base.reference)
             if is_cut:
                 self._calibrated().mend(model)
-            for technique in self._techniques:
-                model = technique.finalize(model, choices, context)
+            model = finalized(self._techniques, model, choices, context)
             floor = self._calibrated().floor if is_cut else 0.0
-            return max(0.0, self._calibrated().distance(model.eval()) - floor)
+            return max(0.0, self._calibrated().distance(model) - floor)
         except Exception:  # whatever a point breaks is for its trial to tell
             return None
 
@@ -198,7 +190,7 @@ class Foresight:
         """A candidate of which only the shapes matter: its techniques see next to no data."""
         context = self._context()
         context.data = replace(context.data, train=self._sample(PART))
-        return self._make(choices, context), context
+        return make(self._techniques, choices, context), context
 
     def _calibrated(self) -> Calibration:
         if self._calibration is None:
@@ -229,9 +221,7 @@ class Foresight:
         choices = Choices(point)
         try:
             model, context = self._shape(choices)
-            for technique in self._techniques:
-                model = technique.finalize(model, choices, context)
-            return self._timed(model.eval(), self._example)
+            return self._timed(finalized(self._techniques, model, choices, context), self._example)
         except Exception:  # whatever a point breaks is for its trial to tell
             return None
 

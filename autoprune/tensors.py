@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 Inputs = Any
 """What a network takes: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
@@ -23,6 +25,18 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     if isinstance(inputs, tuple | list):
         return model(*inputs)
     return model(inputs)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, no statistics are updated and nothing is dropped; each module's mode is put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.candidate import build, restore, untrained
+from autoprune.candidate import make, restore, untrained
 from autoprune.compress.technique import Context, Recovery, Technique
 from autoprune.errors import TaskError
 from autoprune.frozen import freeze
@@ -22,14 +22,6 @@ from autoprune.task import Batch, evaluate_metrics
 from autoprune.train import StepHook, recalibrate
 
 RECALIBRATION_BATCHES = 10
-
-
-def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:
-    """The candidate as its techniques make it, from the reference's weights."""
-    model = build(choices, context)
-    for technique in techniques:
-        model = technique.apply(model, choices, context)
-    return model
 
 
 def is_gradual(techniques: Sequence[Technique], choices: Choices) -> bool:

@@ -16,9 +16,8 @@ from autoprune.compress.criteria.hessian import curvature
 from autoprune.compress.criteria.magnitude import survivors_share
 from autoprune.compress.criteria.reads import Place, Reads
 from autoprune.compress.criteria.units import Evidence, gradients_everywhere
-from autoprune.forward import in_eval_mode
 from autoprune.structure.observe import state_of
-from autoprune.tensors import call
+from autoprune.tensors import call, in_eval_mode
 
 Weights = Mapping[str, nn.Parameter]
 Scores = dict[str, torch.Tensor]

@@ -159,9 +159,8 @@ class CodebookLayer(QuantizedLayer):
             rounds_input,
             scale is not None,
         )
+        made.set_bias(bias)
         with torch.no_grad():
-            if isinstance(bias, torch.Tensor) and made.bias is not None:
-                made.bias.copy_(bias)
             if scale is not None:
                 made.scale.copy_(scale)
             made.set_weight(weight)

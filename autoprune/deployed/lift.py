@@ -24,7 +24,16 @@ from torch.nn.modules import transformer
 from autoprune.deployed.lifting import Flat, Lifting
 from autoprune.deployed.rewrite import can_replace_mutations, mutates, rewritten
 from autoprune.errors import ModelError
-from autoprune.tensors import Inputs, batch_size, call, concatenate, map_tensors, rows, tensors_in
+from autoprune.tensors import (
+    Inputs,
+    batch_size,
+    call,
+    concatenate,
+    in_eval_mode,
+    map_tensors,
+    rows,
+    tensors_in,
+)
 
 # How far the graph's outputs may be from the network's, relative to their largest value: other kernels round otherwise.
 _TOLERANCE = 1e-3
@@ -55,15 +64,9 @@ def lift(model: nn.Module, example: Inputs, *, settle: bool = True) -> fx.GraphM
     Raises:
         ModelError: the forward cannot be written as a graph; with the line that is in the way and the reason.
     """
-    was_training = {module: module.training for module in model.modules()}
-    lifting = Lifting(model.eval(), settle)
     single = rows(example, slice(0, 1)) if tensors_in(example) else example
-    try:
-        with _as_a_function(model), _silence(), torch.no_grad():
-            return _lifted(lifting, single)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
+    with in_eval_mode(model), _as_a_function(model), _silence(), torch.no_grad():
+        return _lifted(Lifting(model, settle), single)
 
 
 def _lifted(lifting: Lifting, single: Inputs) -> fx.GraphModule:

@@ -261,10 +261,8 @@ class QuantizedLayer(nn.Module):
             rounds_input,
             form,
         )
-        with torch.no_grad():
-            if isinstance(bias, torch.Tensor) and quantized.bias is not None:
-                quantized.bias.copy_(bias)
-            quantized.set_weight(weight, layer._buffers.get(STEP))
+        quantized.set_bias(bias)
+        quantized.set_weight(weight, layer._buffers.get(STEP))
         return quantized.train(layer.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -308,6 +306,12 @@ class QuantizedLayer(nn.Module):
             "rounds_input": self.input is not None,
             "form": self.form,
         }
+
+    @torch.no_grad()
+    def set_bias(self, bias: Any) -> None:
+        """Take over the bias of a float layer, which may have none."""
+        if isinstance(bias, torch.Tensor) and self.bias is not None:
+            self.bias.copy_(bias)
 
     @torch.no_grad()
     def set_weight(self, weight: torch.Tensor, scale: torch.Tensor | None = None) -> None:

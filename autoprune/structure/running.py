@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from autoprune.structure.known import Known, Source
-from autoprune.tensors import Inputs, call
+from autoprune.tensors import Inputs, call, in_eval_mode
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
@@ -23,17 +23,18 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 @contextmanager
 def plain_execution(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients, and no fused kernels that hide what attention and recurrent layers do."""
-    modes = {module: module.training for module in model.modules()}
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.backends.mkldnn.flags(False, None, None, None), _plain_attention(model):
+        with (
+            in_eval_mode(model),
+            torch.no_grad(),
+            torch.backends.mkldnn.flags(False, None, None, None),
+            _plain_attention(model),
+        ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

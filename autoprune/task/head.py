@@ -20,7 +20,7 @@ from autoprune.deployed.deploy import replace
 from autoprune.deployed.kinds import FUNCTIONS, computes_as, is_transposed_linear
 from autoprune.errors import AutopruneError, ModelError, TaskError, raised
 from autoprune.references import nearest
-from autoprune.tensors import Inputs, call, map_tensors, tensors_in
+from autoprune.tensors import Inputs, call, in_eval_mode, map_tensors, tensors_in
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,9 @@ def _fresh(layer: Any, outputs: int) -> nn.Module:
 @torch.no_grad()
 def _shape(model: nn.Module, example: Inputs, chosen: Callable[[Any], torch.Tensor]) -> tuple[int, ...]:
     """The shape of the tensor that counts; the network is left in the mode in which it was."""
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            return tuple(chosen(call(model.eval(), map_tensors(torch.clone, example))).shape)
+        with in_eval_mode(model), torch.random.fork_rng(devices=[]):
+            return tuple(chosen(call(model, map_tensors(torch.clone, example))).shape)
     except AutopruneError:
         raise
     except Exception as error:  # whatever a stranger's network raises is the finding
@@ -265,9 +264,6 @@ def _shape(model: nn.Module, example: Inputs, chosen: Callable[[Any], torch.Tens
         raise ModelError(
             f"the network, on an example of the data of shape {shapes}, {raised(error)}"
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _check_outputs(

@@ -21,10 +21,10 @@ from autoprune.compress.criteria.random import random
 from autoprune.compress.criteria.taylor import taylor
 from autoprune.compress.criteria.units import Criterion, Evidence, Score, Unscored
 from autoprune.errors import BadInput, TaskError
-from autoprune.forward import in_eval_mode
 from autoprune.references import nearest
 from autoprune.structure import Group
 from autoprune.task import Data
+from autoprune.tensors import in_eval_mode
 
 __all__ = ["BUILT_IN", "Criterion", "Evidence", "check", "load_criterion", "score"]
 

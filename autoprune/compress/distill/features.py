@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.forward import in_eval_mode
 from autoprune.references import matches
-from autoprune.tensors import Inputs, batch_size, call, map_tensors, tensors_in
+from autoprune.tensors import Inputs, batch_size, call, in_eval_mode, map_tensors, tensors_in
 
 AUTO = "auto"
 AUTOMATIC = 3  # layers that are compared where the user names none

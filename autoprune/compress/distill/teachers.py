@@ -18,10 +18,10 @@ from torch import nn
 
 from autoprune.compress.distill.features import listening, only_asking
 from autoprune.errors import AutopruneError, ModelError, raised
-from autoprune.forward import fast_layout, in_eval_mode, laid_out
+from autoprune.forward import fast_layout, laid_out
 from autoprune.task.output import logits_of, main_output
 from autoprune.task.sources import load_model
-from autoprune.tensors import Inputs, call, tensors_in
+from autoprune.tensors import Inputs, call, in_eval_mode, tensors_in
 
 REFERENCE = "reference"
 ALL = "all"

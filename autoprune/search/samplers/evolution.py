@@ -18,12 +18,11 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.pareto import Floats, ranks
+from autoprune.search.samplers.own import OwnSampler
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -35,7 +34,7 @@ STEPS = (0.1, 1.1)  # standard deviations of a move, in ranges of the number; bo
 LEAST_PARENTS = 5  # infeasible ones make up the number, those that violate least first
 
 
-class EvolutionSampler(BaseSampler):
+class EvolutionSampler(OwnSampler):
     """Crosses trials of the front and mutates the child.
 
     How much a mutation changes is drawn anew each time, from one choice to a third of them and from small
@@ -49,29 +48,8 @@ class EvolutionSampler(BaseSampler):
     """
 
     def __init__(self, seed: int | None = None, startup: int = 4) -> None:
-        self._generator = np.random.default_rng(seed)
-        self._random = RandomSampler(seed=seed)
+        super().__init__(seed)
         self._startup = startup
-        self._search_space = IntersectionSearchSpace()
-
-    def reseed_rng(self) -> None:
-        """Draw differently from a copy of this sampler in another process."""
-        self._generator = np.random.default_rng()
-        self._random.reseed_rng()
-
-    def infer_relative_search_space(
-        self,
-        study: Study,
-        trial: FrozenTrial,  # noqa: ARG002
-    ) -> dict[str, BaseDistribution]:
-        """The choices that every trial so far had."""
-        return {name: d for name, d in self._search_space.calculate(study).items() if not d.single()}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A random value, for the first trials and for choices that not all trials had."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self,

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
@@ -28,6 +26,7 @@ from autoprune.search.samplers.acquisition import expected_gain
 from autoprune.search.samplers.belief import Belief, Results
 from autoprune.search.samplers.encoding import Encoding
 from autoprune.search.samplers.known import Costs, Known, Limits, Prior
+from autoprune.search.samplers.own import OwnSampler
 from autoprune.search.samplers.proposals import anywhere, children, frugal, neighbours
 from autoprune.search.samplers.surrogate import Surrogate
 
@@ -44,7 +43,7 @@ LEAST_PARENTS = 5
 SATURATED = 50.0  # what an infinite violation counts as
 
 
-class GuidedSampler(BaseSampler):
+class GuidedSampler(OwnSampler):
     """Proposes what adds most to the front, by a model of all objectives and constraints.
 
     Works with any number of objectives, with constraints (`trial.set_constraint`), with failed and running trials,
@@ -70,30 +69,9 @@ class GuidedSampler(BaseSampler):
         startup: int = 12,
         limits: Limits | None = None,
     ) -> None:
-        self._generator = np.random.default_rng(seed)
-        self._random = RandomSampler(seed=seed)
+        super().__init__(seed)
         self._costs, self._prior, self._limits, self._startup = costs, prior, limits, startup
-        self._search_space = IntersectionSearchSpace()
         self._memory: _Memory | None = None
-
-    def reseed_rng(self) -> None:
-        """Draw differently from a copy of this sampler in another process."""
-        self._generator = np.random.default_rng()
-        self._random.reseed_rng()
-
-    def infer_relative_search_space(
-        self,
-        study: Study,
-        trial: FrozenTrial,  # noqa: ARG002
-    ) -> dict[str, BaseDistribution]:
-        """The choices that every trial so far had."""
-        return {name: d for name, d in self._search_space.calculate(study).items() if not d.single()}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A random value, for the first trial and for choices that not all trials had."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
