@@ -182,6 +182,38 @@ def _download_text(file: str, path: Path) -> None:
             stream.write(fetched.read_bytes())
 
 
+FILES = {
+    "fsdd_8khz.npz": (
+        "audio (int16, all recordings one behind the other), offset (where each begins, and the end), y, is_test, "
+        "made from the recordings of https://github.com/Jakobovski/free-spoken-digit-dataset"
+    ),
+    "uci_har_subset.npz": (
+        "x_train, y_train, x_test, y_test (float32, examples × 9 signals × 128 samples; activities from 0), made from "
+        "the inertial signals of https://archive.ics.uci.edu/dataset/240"
+    ),
+}
+"""File of arrays that has no published form -> the arrays in it, and what they are made from."""
+
+
+def load_file(file: str) -> dict[str, Array]:
+    """The arrays of a file of `FILES`, from `AUTOPRUNE_DATA` or the cache; it cannot be downloaded.
+
+    Raises:
+        BadInput: there is no such file, or it is damaged.
+    """
+    given = os.environ.get("AUTOPRUNE_DATA")
+    folders = [*([Path(given)] if given else []), cache_folder()]
+    path = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    if path is None:
+        looked = " or ".join(map(str, folders))
+        raise BadInput(f"{file} is not in {looked} (AUTOPRUNE_DATA): a file with {FILES[file]}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(f"{path} cannot be read as a .npz file: {error}") from error
+
+
 def load_arrays(name: str, split: str) -> tuple[Array, Array]:
     """Inputs and labels of a split, as `uint8`.
 

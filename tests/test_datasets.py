@@ -245,3 +245,15 @@ def test_another_text_than_the_published_one_is_refused(
 def test_an_unknown_text_is_named_with_the_nearest() -> None:
     with pytest.raises(BadInput, match=r"did you mean 'tinyshakespeare.txt'"):
         datasets.load_text("tiny_shakespeare.txt")
+
+
+def test_arrays_without_a_source_say_what_has_to_be_in_them(cache: Path) -> None:
+    with pytest.raises(BadInput, match=r"uci_har_subset.npz is not in .*x_train, y_train.*made from"):
+        datasets.load_file("uci_har_subset.npz")
+
+
+def test_damaged_arrays_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
+    (tmp_path / "fsdd_8khz.npz").write_bytes(b"PK nothing")
+    with pytest.raises(BadInput, match="cannot be read as a .npz file"):
+        datasets.load_file("fsdd_8khz.npz")

@@ -45,7 +45,7 @@ from autoprune.spec.techniques import (
 
 TASKS = (
     *("digits", "mnist", "fashion_mnist", "cifar10", "banking77", "tinyshakespeare"),
-    *("lenet_300_100", "lenet_5"),
+    *("lenet_300_100", "lenet_5", "spoken_digits", "activities"),
     *("classification", "regression", "multi_label", "token_classification", "language_model"),
     *("segmentation", "detection", "anomaly"),
 )

@@ -22,11 +22,13 @@ from autoprune.task.splits import ArraySplit
 from autoprune.tensors import Inputs, batch_size, call, concatenate, map_tensors
 
 READY = {
+    "activities": "activities.py:Activities",
     "banking77": "banking77.py:Banking77",
     "cifar10": "cifar10.py:Cifar10",
     "digits": "digits.py:Digits",
     "fashion_mnist": "fashion_mnist.py:FashionMnist",
     "mnist": "mnist.py:Mnist",
+    "spoken_digits": "spoken_digits.py:SpokenDigits",
     "tinyshakespeare": "tinyshakespeare.py:TinyShakespeare",
     "lenet_300_100": "lenet.py:LeNet300100",
     "lenet_5": "lenet.py:LeNet5",

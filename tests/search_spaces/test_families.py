@@ -15,6 +15,52 @@ small_cnn = resolve("small_cnn.py:small_cnn")
 resnet = resolve("resnet.py:resnet")
 
 
+FAMILIES: dict[str, tuple[int, ...]] = {
+    "mlp.py:mlp": (1, 28, 28),
+    "ds_cnn.py:ds_cnn": (1, 49, 20),
+    "signal_cnn.py:signal_cnn": (9, 128),
+    "mobilenet.py:mobilenet": (3, 32, 32),
+    "vit.py:ViT": (1, 28, 28),
+}
+"""Family -> the shape of an example."""
+
+OTHERS = [
+    ("mlp.py:mlp", {"width": 0.25}),
+    ("mlp.py:mlp", {"depth": 1}),
+    ("ds_cnn.py:ds_cnn", {"depth": 2, "kernel_size": 5}),
+    ("signal_cnn.py:signal_cnn", {"width": 0.5, "kernel_size": 7}),
+    ("mobilenet.py:mobilenet", {"kernel1": 7, "depth2": 1, "expansion3": 2.0}),
+    ("mobilenet.py:mobilenet", {"width": 0.5, "squeeze_excite": False}),
+    ("vit.py:ViT", {"depth": 1, "heads": 3, "width": 48, "mlp_ratio": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("family", "arguments"), [*((name, {}) for name in FAMILIES), *OTHERS])
+def test_a_member_of_a_family_runs_and_shares_names_with_the_baseline(
+    family: str, arguments: dict[str, Any]
+) -> None:
+    make = resolve(family)
+    model = make(**arguments).eval()
+    assert model(torch.rand(2, *FAMILIES[family])).shape[0] == 2
+    assert set(model.state_dict()) <= set(make().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        ("mlp.py:mlp", {"depth": 0}),
+        ("ds_cnn.py:ds_cnn", {"kernel_size": 4}),
+        ("signal_cnn.py:signal_cnn", {"width": 0}),
+        ("mobilenet.py:mobilenet", {"kernel2": 4}),
+        ("mobilenet.py:mobilenet", {"depth3": 0}),
+        ("vit.py:ViT", {"patch": 5}),
+    ],
+)
+def test_impossible_members_are_refused_with_what_was_given(family: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{family.partition(':')[2]}: got .*expected"):
+        resolve(family)(**arguments)
+
+
 def params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 

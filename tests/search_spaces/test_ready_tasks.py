@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from autoprune.errors import TaskError
 from autoprune.references import resolve, search_spaces_folder
 from autoprune.spec import load_spec
-from autoprune.task import READY, check_task, load_task
+from autoprune.task import BUILT_IN, READY, check_task, load_task
 from autoprune.train import TrainSettings, train
 
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -67,6 +67,48 @@ def test_public_texts_are_tasks(
     assert [len(split) for split in (data.train, data.val, data.test)] == lengths
 
 
+@pytest.fixture
+def signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise under the names of the data sets of sounds and sensors."""
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2000, 9000, 60)
+    sounds = {
+        "audio": rng.integers(-3000, 3000, lengths.sum(), np.int16),
+        "offset": np.concatenate([[0], lengths.cumsum()]),
+        "y": np.arange(60, dtype=np.uint8) % 10,
+        "is_test": np.arange(60) >= 50,
+    }
+    np.savez(tmp_path / "fsdd_8khz.npz", **sounds)
+    parts = {"train": 60, "test": 12}
+    x = {f"x_{part}": rng.normal(size=(count, 9, 128)).astype(np.float32) for part, count in parts.items()}
+    y = {f"y_{part}": np.arange(count, dtype=np.uint8) % 6 for part, count in parts.items()}
+    np.savez(tmp_path / "uci_har_subset.npz", **x, **y)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "shape"),
+    [("spoken_digits", [45, 5, 10], (1, 49, 20)), ("activities", [51, 9, 12], (9, 128))],
+)
+def test_sounds_and_signals_are_tasks(
+    name: str, lengths: list[int], shape: tuple[int, ...], signals: None
+) -> None:
+    task = load_task(name)
+    data = task.data()
+    check_task(task, data)
+    assert [len(split) for split in (data.train, data.val, data.test)] == lengths
+    assert next(iter(data.train.batches(2, shuffle=0))).inputs.shape == (2, *shape)
+
+
+def test_a_high_tone_lies_in_a_high_band() -> None:
+    log_mel = resolve("spoken_digits.py:log_mel")
+    time = np.arange(8000) / 8000
+    low, high = (log_mel(np.sin(2 * np.pi * f * time)[None].astype(np.float32), 20) for f in (300, 3000))
+    assert low.shape == (1, 49, 20)
+    assert low.mean(1).argmax() < 6 < 15 < high.mean(1).argmax()
+
+
 @pytest.mark.parametrize("name", sorted(READY))
 def test_what_can_be_searched_are_arguments_of_the_model(name: str) -> None:
     task = load_task(name)
@@ -98,7 +140,7 @@ def test_digits_pass_the_check_and_are_learnt() -> None:
 def test_ready_specs_are_valid_and_named_as_their_file(path: Path) -> None:
     spec = load_spec(path.stem)
     assert spec.name == path.stem
-    assert spec.task.use in READY
+    assert spec.task.use in BUILT_IN
 
 
 def test_published_weights_fill_the_baseline_only(tmp_path: Path) -> None:
