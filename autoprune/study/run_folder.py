@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import platform
 import shutil
@@ -12,11 +13,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import RunFolderError, UnresolvedReference
 from autoprune.references import find_file, search_spaces_folder
 from autoprune.spec import Spec
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK = "lock"
 LOCK_SECONDS = 1.0  # somebody who only looks whether the lock is held has it for a moment
@@ -31,9 +35,9 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        self._lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS, thread_local=False)
+        self._lock = _of_all_threads(folder / LOCK, LOCK_SECONDS)
         try:
             self._lock.acquire()
         except Timeout:
@@ -50,15 +54,24 @@ class Lock:
     @staticmethod
     def is_held(folder: Path) -> bool:
         """Whether a living driver has the lock."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         try:
-            with FileLock(folder / LOCK, timeout=0, thread_local=False):
+            with _of_all_threads(folder / LOCK, 0.0):
                 return False
         except Timeout:
             return True
         except OSError:  # a folder that cannot be written: nobody searches there
             return False
+
+
+def _of_all_threads(path: Path, timeout: float) -> BaseFileLock:
+    """A lock that another thread may release than took it: newer versions of filelock have to be told so."""
+    from filelock import FileLock
+
+    known = inspect.signature(FileLock.__init__).parameters
+    told: dict[str, Any] = {"thread_local": False} if "thread_local" in known else {}
+    return FileLock(path, timeout=timeout, **told)
 
 
 def prepare(folder: Path, spec: Spec) -> dict[str, Any]:
