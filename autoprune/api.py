@@ -292,9 +292,11 @@ def listing() -> dict[str, list[str]]:
     from autoprune.spec import techniques
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
+    from autoprune.task.model_space import BASELINES, PREFIX
 
     return {
         "task": sorted(TASKS),
+        "model_space": [f"{PREFIX}{name}" for name in sorted(BASELINES)],
         "target": sorted(TARGETS),
         "sampler": sorted(SAMPLERS),
         "criterion": list(techniques.CRITERIA),

@@ -18,12 +18,15 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from autoprune.compress.technique import Context, Technique
-from autoprune.errors import RunFolderError, SpecError
+from autoprune.errors import NoNetwork, RunFolderError, SpecError, raised
 from autoprune.references import nearest
 from autoprune.space import Choices, Options, Value
+from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 from autoprune.structure.parametrize import make_model
-from autoprune.task import Task
+from autoprune.task import Task, example_inputs
+from autoprune.task.sources import options_of
+from autoprune.tensors import Inputs, call
 
 ARCHITECTURE = "architecture."
 HEADER = "autoprune"
@@ -35,11 +38,13 @@ def architecture_choices(spec: Spec, task: Task) -> dict[str, Options]:
     Raises:
         SpecError: an option that `model` does not take.
     """
-    signature = inspect.signature(task.model)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     wanted = spec.space.architecture
     if wanted == "default":
         wanted = getattr(task, "architecture", {})
+    if offered := options_of(task.model):
+        return _of_model_space(wanted, offered)
+    signature = inspect.signature(task.model)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     problems = [
         f"space.architecture.{name}: the task's model() takes no such argument"
         f"{nearest(name, signature.parameters)}"
@@ -53,6 +58,27 @@ def architecture_choices(spec: Spec, task: Task) -> dict[str, Options]:
     }
 
 
+def _of_model_space(
+    wanted: Mapping[str, Sequence[Value]], offered: Mapping[str, Options]
+) -> dict[str, Options]:
+    """What is wanted of the options of a model space."""
+    problems = [
+        f"space.architecture.{name}: the model space has no such label{nearest(name, offered)}"
+        for name in wanted
+        if name not in offered
+    ]
+    problems += [
+        f"space.architecture.{name}: got {value!r}, expected some of {', '.join(map(str, offered[name].values))}"
+        f"{nearest(str(value), map(str, offered[name].values))}"
+        for name, values in wanted.items()
+        for value in values
+        if name in offered and value not in offered[name]
+    ]
+    if problems:
+        raise SpecError(problems)
+    return {name: Options(tuple(values), offered[name].neutral) for name, values in wanted.items()}
+
+
 def _default(signature: inspect.Signature, name: str, values: Sequence[Value]) -> Value:
     """What the baseline uses: the default of the argument, the last option where it has none."""
     parameter = signature.parameters.get(name)
@@ -61,11 +87,11 @@ def _default(signature: inspect.Signature, name: str, values: Sequence[Value]) -
 
 
 def variants(architecture: Mapping[str, Options]) -> Iterator[dict[str, Value]]:
-    """The baseline, and each architecture option on its own."""
+    """The baseline, and each architecture option on its own; those of one kind (`s2_depth`, `s3_depth`) together."""
     yield {}
-    for name, choice in architecture.items():
-        for value in choice.values:
-            yield {name: value}
+    for names in kinds(architecture).values():
+        for value in dict.fromkeys(value for name in names for value in architecture[name].values):
+            yield {name: value for name in names if value in architecture[name]}
 
 
 def build(choices: Choices, context: Context) -> nn.Module:
@@ -89,7 +115,24 @@ def instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
     torch.manual_seed(context.seed)
     model = make_model(context.task, architecture)
     inherit(model, context.reference if context.origin is None else context.origin)
-    return model.eval()
+    model.eval()
+    if architecture:
+        check_runs(model, architecture, example_inputs(context.data))
+    return model
+
+
+@torch.no_grad()
+def check_runs(model: nn.Module, architecture: Mapping[str, Any], example: Inputs) -> None:
+    """Run a network of another architecture than the baseline's once.
+
+    Raises:
+        NoNetwork: it does not; the message has the choices.
+    """
+    try:
+        call(model, example)
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in architecture.items())
+        raise NoNetwork(f"the network of {given} does not run: {raised(error)}") from error
 
 
 def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:

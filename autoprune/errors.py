@@ -6,6 +6,7 @@
     │   ├── UnresolvedReference "file.py:Name" that leads nowhere
     │   ├── TaskError           the task raises, returns NaN, has no or bad data
     │   ├── ModelError          a model that cannot be traced, pruned or exported
+    │   │   └── NoNetwork       choices for which there is no network: such a trial is rejected
     │   ├── TargetError         a choice or model that the target cannot run
     │   ├── RunFolderError      a run folder that exists, is locked, unwritable or damaged
     │   ├── ArtifactError       an artifact that is incomplete or was changed
@@ -57,6 +58,10 @@ class TaskError(BadInput):
 
 class ModelError(BadInput):
     """A model that cannot be traced, pruned or exported; the message names the layer where it can."""
+
+
+class NoNetwork(ModelError):
+    """Choices of an architecture that exclude each other, or that give a network which does not run."""
 
 
 class TargetError(BadInput):

@@ -21,6 +21,7 @@ from autoprune import cost
 from autoprune.candidate import (
     architecture_choices,
     bits_of,
+    check_runs,
     finalized,
     make,
     restore,
@@ -33,7 +34,7 @@ from autoprune.compress import techniques_of
 from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context
 from autoprune.deployed import stored_bytes
-from autoprune.errors import AutopruneError, RunFolderError, SpecError, TaskError, raised
+from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
 from autoprune.foresight import Foresight
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
@@ -178,6 +179,8 @@ class Evaluator:
         result.repeat = request.repeat
         try:
             self._evaluate(request, choices, context, result, clock)
+        except NoNetwork as error:
+            result.state, result.reason = "rejected", str(error)[:2000]
         except Exception as error:
             result.state, result.reason = "failed", f"{clock.stage}: {type(error).__name__}: {error}"[:2000]
         result.read, result.structure, result.seconds = choices.read, context.structure, clock.seconds()
@@ -295,8 +298,16 @@ class Evaluator:
         choices: dict[str, Choice] = {f"architecture.{name}": choice for name, choice in architecture.items()}
         details: dict[str, Any] = {}
         seen: set[str] = set()
+        warnings = [
+            p.sentence for p in model_problems(self.task.model(), self.example) if p.severity == "warning"
+        ]
         for variant in variants(architecture):
-            model = make_model(self.task, variant).eval()
+            try:
+                model = make_model(self.task, variant).eval()
+                check_runs(model, variant, self.example)
+            except NoNetwork as error:
+                warnings.append(f"points like this one are rejected: {error}")
+                continue
             layers = {name for name, module in model.named_modules() if not list(module.children())}
             if layers <= seen:
                 continue
@@ -307,12 +318,11 @@ class Evaluator:
                 details.setdefault(technique.name, technique.describe(model, self.example))
         if self.spec.space.learning_rate is not None:
             choices["train.learning_rate"] = self.spec.space.learning_rate
-        problems = model_problems(self.task.model(), self.example)
         return {
             "choices": Space(choices).to_json(),
             "techniques": details,
             "examples": {"train": len(self.data.train), "val": len(self.data.val)},
-            "warnings": [problem.sentence for problem in problems if problem.severity == "warning"],
+            "warnings": warnings,
         }
 
     def foresee(self, question: str, *arguments: Any) -> Any:

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.candidate import ARCHITECTURE, bits_of, finalized, make
+from autoprune.candidate import ARCHITECTURE, bits_of, check_runs, finalized, make
 from autoprune.compress.calibrate import calibrate
 from autoprune.compress.factorize import origin
 from autoprune.compress.prune import Prune
 from autoprune.compress.technique import Context, Technique
 from autoprune.cost import cost_terms, count, layer_table
 from autoprune.deployed import deploy, layer_kind
+from autoprune.errors import NoNetwork
 from autoprune.sensitivity import Calibration, Damage, estimates, fisher
 from autoprune.space import Choices, Space, Value
 from autoprune.structure import Group
@@ -134,7 +135,8 @@ class Foresight:
         """Enter what each value of an architecture option changes; layers that only it has become new terms."""
         neutral = choices[name].neutral
         values = [value for value in getattr(choices[name], "values", ()) if value != neutral]
-        variants = {value: self._variant({name.removeprefix(ARCHITECTURE): value}) for value in values}
+        made = {value: self._variant({name.removeprefix(ARCHITECTURE): value}) for value in values}
+        variants = {value: model for value, model in made.items() if model is not None}
         shapes = _shapes(self._base.reference)
         base, known = dict(self._layer_costs()), {term["layer"] for term in data["terms"]}
         for value, model in variants.items():
@@ -154,9 +156,15 @@ class Foresight:
         if any(factors for _, factors in pairs):
             data["factors"][name] = pairs
 
-    def _variant(self, arguments: Mapping[str, Any]) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            return make_model(self._base.task, arguments).eval()
+    def _variant(self, arguments: Mapping[str, Any]) -> nn.Module | None:
+        """The network with one option on its own; None where there is none."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = make_model(self._base.task, arguments).eval()
+            check_runs(model, arguments, self._example)
+        except NoNetwork:
+            return None
+        return model
 
     # -- damage --------------------------------------------------------------------------------------------------
 

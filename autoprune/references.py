@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -27,6 +28,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'depth'?"` for the word most like `word`, or an empty string."""
     found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def is_argument(name: object) -> bool:
+    """Whether this can be the name of an argument, or the label of a choice (`cell/0_1`)."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[\w./-]+", name))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -103,7 +109,7 @@ def split_query(reference: str) -> tuple[str, dict[str, Any]]:
     arguments: dict[str, Any] = {}
     for part in query.split("&") if query else []:
         name, equals, value = part.partition("=")
-        if not equals or not name.isidentifier():
+        if not equals or not is_argument(name):
             raise UnresolvedReference(
                 f"{reference!r}: got {part!r} after the '?', expected name=value&name=value"
             )

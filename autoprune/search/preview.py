@@ -110,7 +110,8 @@ class Plan:
     def __init__(self, spec: Spec, space: Space, made: Mapping[str, Any], workers: int) -> None:
         macs, self._workers = float(made["baseline"].get("macs", 0.0)), workers
         wanted, allowed = spec.search.profile, SHARE * _expected_seconds(spec, made, macs)
-        prices = PRICED_POINTS * PRICE / workers
+        options = sum(len(getattr(space[n], "values", ())) for n in space if n.startswith("architecture."))
+        prices = (PRICED_POINTS + options) * PRICE / workers
         self.wants_costs = bool(len(space)) and (wanted is not None or prices <= allowed)
         self.wants_damage = wanted == "full"
         self.trains = spec.rung_epochs[-1] > 0

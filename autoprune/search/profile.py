@@ -7,14 +7,16 @@ is refused before anything is trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from autoprune.constraint import COMPUTABLE, Constraint, conflicts
-from autoprune.errors import SpecError, TaskError
+from autoprune.errors import NoNetwork, SpecError, TaskError
 from autoprune.record import Evaluation, Request
 from autoprune.search.preview import make_preview
 from autoprune.space import Options, Space, Value
+from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 
 LATENCY = "latency_ms"
@@ -100,7 +102,7 @@ def smallest_point(space: Space, price: Any) -> dict[str, Value]:
 
     Args:
         space: the space.
-        price: point -> its exact costs; asked once for each architecture option.
+        price: point -> its exact costs; asked once for each architecture option, or kind of them.
     """
     point = space.neutral()
     for name, choice in space.items():
@@ -108,11 +110,27 @@ def smallest_point(space: Space, price: Any) -> dict[str, Value]:
             point[name] = choice.at(1.0)
         elif name.endswith(("_bits", ".rank")):
             point[name] = min(choice.values) if isinstance(choice, Options) else choice.low
-    neutral = space.neutral()
-    for name, choice in space.items():
-        if name.startswith("architecture.") and isinstance(choice, Options):
-            point[name] = min(choice.values, key=lambda value: price({**neutral, name: value})["macs"])
-    return point
+    return {**point, **_smallest_architecture(space, price)}
+
+
+def _smallest_architecture(space: Space, price: Any) -> dict[str, Value]:
+    """The cheapest value of each option, those of a kind together, each beside what was found of the kinds before."""
+    options = {n: c for n, c in space.items() if n.startswith("architecture.") and isinstance(c, Options)}
+    neutral, found = space.neutral(), dict[str, Value]()
+    for names in kinds(options).values():
+        values = dict.fromkeys(value for name in names for value in options[name].values)
+        changes = [{name: value for name in names if value in options[name]} for value in values]
+        macs = [_macs(price, {**neutral, **found, **change}) for change in changes]
+        if min(macs) < math.inf:  # otherwise none of them makes a network, beside what was found
+            found.update(changes[macs.index(min(macs))])
+    return found
+
+
+def _macs(price: Any, point: Mapping[str, Value]) -> float:
+    try:
+        return float(price(point)["macs"])
+    except NoNetwork:
+        return math.inf
 
 
 def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from autoprune.references import is_argument
 from autoprune.space import Choice, Value
 from autoprune.spec.fields import plain_values, shown
 from autoprune.spec.parts import (
@@ -68,7 +69,7 @@ def _architecture(given: Any) -> Any:
     values: dict[str, tuple[Value, ...]] = {}
     problems = []
     for name, options in given.items():
-        if not isinstance(name, str) or not name.isidentifier():
+        if not is_argument(name):
             problems.append(f"got the name {shown(name)}, expected that of an argument of the model")
             continue
         try:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from autoprune.errors import ModelError, raised
+from autoprune.errors import AutopruneError, ModelError, NoNetwork, raised
 from autoprune.task import Task
 
 
@@ -22,13 +22,15 @@ def make_model(task: Task, architecture: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         ModelError: the task's `model` raises; the message has the arguments.
+        NoNetwork: the same, where these are not the baseline's.
     """
     try:
         model = task.model(**architecture)
     except Exception as error:
-        raise ModelError(
-            f"the task's model({', '.join(f'{n}={v!r}' for n, v in architecture.items())}) {raised(error)}"
-        ) from error
+        given = ", ".join(f"{name}={value!r}" for name, value in architecture.items())
+        reason = f": {error}" if isinstance(error, AutopruneError) else f" {raised(error)}"
+        kind = NoNetwork if architecture else ModelError
+        raise kind(f"the task's model({given}){reason}") from error
     if isinstance(model, nn.Module):  # whatever else it gives is refused when the task is checked
         fold_parametrizations(model)
     return model

@@ -87,6 +87,7 @@ class WithHead:
     ) -> None:
         self._make, self._head, self._chosen = make, head, chosen
         self._give, self._example = example, None
+        self.options = getattr(make, "options", {})  # of a model space
         with contextlib.suppress(TypeError, ValueError):  # written in C, and without a signature
             self.__signature__ = inspect.signature(make)
 

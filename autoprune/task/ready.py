@@ -17,9 +17,10 @@ from autoprune.task.check_model import make_copyable
 from autoprune.task.contract import Data
 from autoprune.task.head import WithHead, head_of
 from autoprune.task.metric import Metric, load_metrics, values_of
+from autoprune.task.model_space import SampledSpace, is_model_space
 from autoprune.task.output import main_output
 from autoprune.task.parts import make_data
-from autoprune.task.sources import model_factory
+from autoprune.task.sources import model_factory, options_of
 from autoprune.tensors import Inputs
 
 Network = nn.Module | Callable[..., nn.Module] | str
@@ -32,7 +33,8 @@ class ReadyTask:
     Args:
         model: a function or class that makes the network; its keyword arguments are what a spec can search
             under `space.architecture`, and their defaults are the uncompressed baseline. Or a trained
-            network, of which copies are handed out. Or a reference to one (see `autoprune.task.sources`).
+            network, of which copies are handed out. Or a model space of NNI, whose labels are searched. Or a
+            reference to one of these (see `autoprune.task.sources`).
         data: a pair `(x, y)` of arrays, which is split automatically; three loaders or pairs to train, validate and
             test on; the splits as `make_data` makes them; a function that returns any of these, or a reference
             `file.py:name` to it.
@@ -76,7 +78,8 @@ class ReadyTask:
             )
         found = resolve(data, folder=folder) if isinstance(data, str) else data
         self._data = _splits(found) if isinstance(found, tuple) else found
-        self.architecture = dict(architecture or {})
+        offered = {name: options.values for name, options in options_of(self.model).items()}
+        self.architecture: dict[str, Sequence[Value]] = dict(architecture or offered)
         self._metrics: dict[str, Metric] = load_metrics(metrics or {}, folder)
 
     def data(self) -> Data:
@@ -109,6 +112,8 @@ def _splits(given: Any) -> Data:
 def _factory(model: Network, folder: Path | None) -> Callable[..., nn.Module]:
     if isinstance(model, str):
         return model_factory(model, folder)
+    if is_model_space(model):
+        return SampledSpace(getattr(model, "__name__", type(model).__name__), model)
     return _copies(model) if isinstance(model, nn.Module) else model
 
 

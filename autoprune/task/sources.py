@@ -5,6 +5,7 @@
     torchvision.models:resnet18?num_classes=10                        a function of an installed package
     transformers:BertForSequenceClassification?hidden_size=64         the fields of its configuration
     transformers:AutoModelForSequenceClassification?config=FOLDER     a local folder, or a JSON file, with its weights
+    nni:DARTS?width=[8, 16]                                           a model space of NNI (see `model_space`)
     out/                                                              an artifact of ours, as floats again
     model.pt2?trust=true                                              a program saved by torch.export
 
@@ -25,8 +26,10 @@ from torch import fx, nn
 from autoprune.deployed.unquantize import unquantize
 from autoprune.errors import AutopruneError, ModelError, UnresolvedReference, raised
 from autoprune.references import nearest, resolve, split_query, wrong_arguments
+from autoprune.space import Options
 from autoprune.stored import load
 from autoprune.task.configured import configured
+from autoprune.task.model_space import PREFIX, SampledSpace, hub_space, is_model_space
 from autoprune.task.weights import fill, is_weights_file, read_weights
 
 ModelFactory = Callable[..., nn.Module]
@@ -67,7 +70,10 @@ def model_factory(reference: str, folder: Path | None = None) -> ModelFactory:
         config = arguments.pop("config", None)
         path = None if config is None else local_path(str(config), folder, hub=True)
         return _Factory(where, configured(where, path, arguments), {}, weights)
-    return _Factory(where, _plain(where, resolve(where, folder=folder)), arguments, weights)
+    found = hub_space(where) if where.startswith(PREFIX) else resolve(where, folder=folder)
+    if is_model_space(found):
+        return _Factory(where, SampledSpace(where, found, arguments), {}, weights)
+    return _Factory(where, _plain(where, found), arguments, weights)
 
 
 def local_path(given: str, folder: Path | None, *, hub: bool = False) -> Path:
@@ -102,6 +108,12 @@ def is_folder(where: str, folder: Path | None) -> bool:
     return bool(where.strip()) and names_one
 
 
+def options_of(make: ModelFactory) -> dict[str, Options]:
+    """What a model space offers to search, by label; nothing for what has keyword arguments instead."""
+    options: dict[str, Options] = getattr(make, "options", {})
+    return options
+
+
 class _Factory:
     """Calls `make`, checks that a network comes out, and fills the baseline with stored weights.
 
@@ -117,6 +129,7 @@ class _Factory:
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._where, self._make, self._arguments, self._weights = where, make, dict(arguments), weights
+        self.options = options_of(make)
         self.__signature__ = _with_defaults(where, make, arguments)
 
     def __call__(self, **arguments: Any) -> nn.Module:
@@ -156,7 +169,7 @@ def _with_defaults(where: str, make: ModelFactory, defaults: Mapping[str, Any]) 
     parameters = dict(signature.parameters)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name, value in defaults.items():
-        if name not in parameters and not takes_any:
+        if not name.isidentifier() or (name not in parameters and not takes_any):
             known = ", ".join(parameters) or "none"
             raise UnresolvedReference(
                 f"{where}: got an unknown argument {name!r}, expected {known}{nearest(name, parameters)}"
