@@ -132,12 +132,15 @@ def test_what_the_target_cannot_run_is_never_built(evaluator: Evaluator, space: 
     assert result.state == "rejected" and "4-bit" in result.reason and result.seconds == {"total": 0}
 
 
-def test_what_goes_wrong_is_recorded_with_its_stage(evaluator: Evaluator, space: Space) -> None:
+def test_choices_that_give_no_network_are_rejected_by_name(evaluator: Evaluator, space: Space) -> None:
     result = evaluator.evaluate(Request(0, 0, {**space.neutral(), "architecture.width": -1}))
-    assert result.state == "failed"
-    assert result.reason.startswith("build: ModelError")
+    assert result.state == "rejected" and "width=-1" in result.reason
+
+
+def test_what_goes_wrong_is_recorded_with_its_stage(evaluator: Evaluator, space: Space) -> None:
     broken = evaluator.evaluate(replace(Request(0, 1, space.neutral()), checkpoint=b"no checkpoint at all"))
-    assert broken.state == "failed" and "checkpoint" in broken.reason
+    assert broken.state == "failed" and broken.reason.startswith("build: RunFolderError")
+    assert "checkpoint" in broken.reason
 
 
 def test_an_architecture_option_that_the_model_lacks_is_named(
