@@ -48,6 +48,7 @@ import onnxruntime
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
+options.add_session_config_entry("session.x64quantprecision", "1")  # exact integers on any processor
 session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
 inputs = {{
 {arrays}

@@ -103,9 +103,13 @@ class Graph:
         return name
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> str:
-        """The name of a constant of zeros, one for each shape and type."""
+        """The name of a constant of zeros, one for each shape and type; those of int8 are not shared.
+
+        On a processor without VNNI, ONNX Runtime makes the weights of each layer unsigned, and their zero point with
+        them: one that another layer reads too makes it fail.
+        """
         key = (shape, np.dtype(dtype).name)
-        if key not in self._zeros:
+        if key not in self._zeros or dtype == np.int8:
             self._zeros[key] = self.constant(np.zeros(shape, dtype), "zero")
         return self._zeros[key]
 
@@ -200,6 +204,7 @@ def _repeat_behind_moves(graph: Graph) -> None:
 
 def _settle_weights(graph: Graph) -> None:
     """Make each integer weight what its operation takes: int8 with an int32 bias, or a float product."""
+    taken: set[str] = set()
     for node in graph.nodes:
         _keep_float(graph, node)
         for index, name in enumerate(list(node.input)):
@@ -208,10 +213,26 @@ def _settle_weights(graph: Graph) -> None:
                 continue
             source = graph.dequantized(node.input[0], weight=False)
             if source is not None and index == 1:
+                weight = _of_its_own(graph, node, weight) if weight.input[0] in taken else weight
+                taken.add(weight.input[0])
                 _round_bias(graph, node, source, weight)
                 _add_zero_point(graph, weight)
             else:
                 node.input[index] = _as_product(graph, node, weight)
+
+
+def _of_its_own(graph: Graph, node: onnx.NodeProto, weight: onnx.NodeProto) -> onnx.NodeProto:
+    """A weight again for a layer that is called once more, stored once: the copy is made when a session is opened.
+
+    On a processor without VNNI, ONNX Runtime cannot take the same codes for two operations (see `Graph.zeros`).
+    """
+    shape = np.array(graph.constants[weight.input[0]].shape, dtype=np.int64)
+    codes = graph.insert(node, "Reshape", [weight.input[0], graph.constant(shape, "shape")])
+    graph.constants[codes] = graph.constants[weight.input[0]]
+    axis = {} if (found := _attribute(weight, "axis", None)) is None else {"axis": found}
+    node.input[1] = graph.insert(node, "DequantizeLinear", [codes, weight.input[1]], **axis)
+    copied: onnx.NodeProto = graph.producers[node.input[1]]
+    return copied
 
 
 def _keep_float(graph: Graph, node: onnx.NodeProto) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from autoprune.compress.calibrate import calibrate
 from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.errors import TargetError
+from autoprune.targets.measure import EXACT_INTEGERS
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.onnxruntime import OnnxRuntime
 
@@ -51,6 +52,7 @@ def fused(content: bytes, folder: Path) -> Counter[str]:
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(folder / "fused.onnx"), 3
+    options.add_session_config_entry(*EXACT_INTEGERS)
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "fused.onnx").graph.node)
 
