@@ -28,7 +28,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 SpecLike = str | Path | Mapping[str, Any] | Spec
 
 EVALUATOR = "autoprune.evaluate:Evaluator"
-REFERENCE = "reference.safetensors"
+REFERENCE, SUPERNET = "reference.safetensors", "supernet.safetensors"
 MOST_BEST, MOST_SEEDS = 10_000, 100
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
@@ -81,10 +81,10 @@ def search(
     _refuse_unusable(folder)
     _sampler(resolved, {})  # refused before the work of minutes
     with _workers(resolved, task, on_event) as pool:
-        reference, made = _prepare(pool, resolved, on_event)
+        weights, made = _prepare(pool, resolved, on_event)
         check_reachable(resolved, made)
         sampler = _sampler(resolved, made)
-        with _create(folder, resolved, made, reference) as study:
+        with _create(folder, resolved, made, weights) as study:
             return _run(study, pool, sampler, on_event)
 
 
@@ -101,9 +101,9 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
     from autoprune.study import Study
 
     with Study.open(run, write=True) as study:
-        reference, sampler = _reference_of(study), _sampler(study.spec, study.profile, len(study.trials))
+        weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, len(study.trials))
         with _workers(study.spec, task, on_event) as pool:
-            pool.broadcast("attach_reference", reference)
+            _attach(pool.broadcast, weights)
             _hold_against(study, Space.from_json(pool.call("describe")["choices"]), on_event)
             return _run(study, pool, sampler, on_event)
 
@@ -198,9 +198,9 @@ def revalidate(
     with Study.open(run, write=True) as study:
         if not study.repeats_left and not study.front:
             raise SearchFailed(f"there is nothing to re-validate in {run}: no trial meets every constraint")
-        reference = _reference_of(study)
+        weights = _weights_of(study)
         with _workers(study.spec, task, on_event) as pool:
-            pool.broadcast("attach_reference", reference)
+            _attach(pool.broadcast, weights)
             pool.broadcast("attach_baseline", study.baseline)
             run_revalidation(study, pool, best=best, seeds=seeds, on_event=on_event)
         return study
@@ -352,13 +352,26 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
         yield pool
 
 
-def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[bytes, dict[str, Any]]:
-    """The weights of the uncompressed reference, which every worker now has, and the profile."""
+def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The weights that candidates start from, by file, which every worker now has, and the profile."""
     _tell(on_event, "preparing", {"what": "the uncompressed reference"})
-    reference = pool.call("train_reference")
-    pool.broadcast("attach_reference", reference)
+    weights, spent = {REFERENCE: pool.call("train_reference")}, 0.0
+    _attach(pool.broadcast, weights)
+    if spec.supernet is not None:
+        _tell(on_event, "preparing", {"what": "the supernet"})
+        weights[SUPERNET], spent = pool.call("train_supernet")
+        pool.broadcast("attach_supernet", weights[SUPERNET])
     _tell(on_event, "preparing", {"what": "the profile"})
-    return reference, make_profile(pool, spec)
+    made = make_profile(pool, spec)
+    made["seconds"]["supernet"] = spent
+    return weights, made
+
+
+def _attach(broadcast: Callable[..., Any], weights: Mapping[str, bytes]) -> None:
+    """Give whoever evaluates the weights that candidates start from."""
+    broadcast("attach_reference", weights[REFERENCE])
+    if SUPERNET in weights:
+        broadcast("attach_supernet", weights[SUPERNET])
 
 
 def _hold_against(study: Study, now: Space, on_event: OnEvent | None) -> None:
@@ -378,15 +391,16 @@ def _hold_against(study: Study, now: Space, on_event: OnEvent | None) -> None:
         _tell(on_event, "changed", {"what": f"space.{line}"})
 
 
-def _create(folder: Path, spec: Spec, made: dict[str, Any], reference: bytes) -> Study:
+def _create(folder: Path, spec: Spec, made: dict[str, Any], weights: Mapping[str, bytes]) -> Study:
     from autoprune.study import Study
 
     study = Study.create(folder, spec, Space.from_json(made["choices"]), made, made["baseline"])
     try:
-        (folder / REFERENCE).write_bytes(reference)
+        for name, content in weights.items():
+            (folder / name).write_bytes(content)
     except OSError as error:
         study.close()
-        raise RunFolderError(f"{folder / REFERENCE} cannot be written: {error.strerror or error}") from None
+        raise RunFolderError(f"{folder}: weights cannot be written: {error.strerror or error}") from None
     return study
 
 
@@ -412,11 +426,15 @@ def _run(study: Study, pool: Pool, sampler: BaseSampler, on_event: OnEvent | Non
     return study
 
 
-def _reference_of(study: Study) -> bytes:
-    path = study.folder / REFERENCE
-    if not path.is_file():
-        raise RunFolderError(f"{path} is missing; without the reference this study can only be looked at")
-    return path.read_bytes()
+def _weights_of(study: Study) -> dict[str, bytes]:
+    """The weights that candidates of a study start from, by file."""
+    found = {}
+    for name in (REFERENCE, *((SUPERNET,) if study.spec.supernet is not None else ())):
+        path = study.folder / name
+        if not path.is_file():
+            raise RunFolderError(f"{path} is missing; without it this study can only be looked at")
+        found[name] = path.read_bytes()
+    return found
 
 
 def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None) -> Evaluator:
@@ -424,7 +442,7 @@ def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None
 
     evaluator = Evaluator(study.spec, task, max_seconds=max_seconds)
     evaluator.attach_data(None)
-    evaluator.attach_reference(_reference_of(study))
+    _attach(lambda method, content: getattr(evaluator, method)(content), _weights_of(study))
     evaluator.attach_baseline(study.baseline)
     return evaluator
 

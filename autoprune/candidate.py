@@ -95,13 +95,16 @@ def variants(architecture: Mapping[str, Options]) -> Iterator[dict[str, Value]]:
 
 
 def build(choices: Choices, context: Context) -> nn.Module:
-    """The architecture that the choices ask for, started from the reference's weights, or from `context.origin`.
+    """The architecture that the choices ask for, started from the reference's weights, or the context's others.
 
     Reads every `architecture.*` choice and records them in `context.structure["architecture"]`.
     """
     architecture = architecture_of(choices)
     context.structure["architecture"] = architecture
-    return instantiate(architecture, context)
+    model = instantiate(architecture, context)
+    if _shares(model, context):
+        context.mend(model)  # a sub-network has no statistics of its own
+    return model
 
 
 def architecture_of(choices: Choices) -> dict[str, Value]:
@@ -114,7 +117,10 @@ def instantiate(architecture: Mapping[str, Any], context: Context) -> nn.Module:
     """The task's network with these arguments, in eval mode, with the weights that candidates start from."""
     torch.manual_seed(context.seed)
     model = make_model(context.task, architecture)
-    inherit(model, context.reference if context.origin is None else context.origin)
+    if context.shared is not None and _shares(model, context):
+        context.shared.fill(model, architecture)
+    else:
+        inherit(model, context.reference if context.origin is None else context.origin)
     model.eval()
     if architecture:
         check_runs(model, architecture, example_inputs(context.data))
@@ -133,6 +139,17 @@ def check_runs(model: nn.Module, architecture: Mapping[str, Any], example: Input
     except Exception as error:
         given = ", ".join(f"{name}={value!r}" for name, value in architecture.items())
         raise NoNetwork(f"the network of {given} does not run: {raised(error)}") from error
+
+
+def _shares(model: nn.Module, context: Context) -> bool:
+    """Whether a network starts from the shared weights: where there are such, and it is not the reference's own."""
+    if context.shared is None or context.origin is not None:
+        return False
+    shapes, other = (
+        {name: parameter.shape for name, parameter in network.named_parameters()}
+        for network in (model, context.reference)
+    )
+    return shapes != other
 
 
 def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:

@@ -39,10 +39,12 @@ from autoprune.foresight import Foresight
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
+from autoprune.sandwich import train_supernet
 from autoprune.space import Choice, Choices, Space, Value
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
 from autoprune.structure.parametrize import fold_parametrizations, make_model
+from autoprune.supernet import Supernet
 from autoprune.targets import Measurement, Runnable, Target, load_target
 from autoprune.task import (
     ArraySplit,
@@ -87,6 +89,7 @@ class Evaluator:
         self.settings = TrainSettings(**spec.train_settings(), device=device, max_seconds=max_seconds)
         self._data: Data | None = None
         self._reference: nn.Module | None = None
+        self._supernet: Supernet | None = None
         self.baseline: dict[str, float] = {}  # metrics of the uncompressed network, once they are known
         self._measured: dict[str, Measurement] = {}
         self._foresight: Foresight | None = None
@@ -170,6 +173,46 @@ class Evaluator:
         fold_parametrizations(model)
         return weights_of(model)
 
+    def train_supernet(self) -> tuple[bytes, float]:
+        """Train the weights that all architectures share, from the reference's; they, and the seconds it took.
+
+        Raises:
+            SpecError: nothing about the architecture is searched.
+            ModelError: the architectures cannot share weights; the message names them.
+            TaskError: it does not fit the memory, or cannot be trained.
+        """
+        clock = Clock()
+        asked = self.spec.supernet
+        if asked is None:
+            raise RuntimeError("the spec has no supernet")
+        with clock.time("supernet"):
+            supernet = self._new_supernet()
+            supernet.begin_with(self.reference)
+            train_supernet(
+                supernet,
+                self.task,
+                self.data,
+                epochs=asked.epochs,
+                networks=asked.networks,
+                settings=self.settings,
+                seed=self.spec.seed,
+            )
+        return supernet.to_bytes(), clock.seconds()["total"]
+
+    def attach_supernet(self, weights: bytes) -> None:
+        """Start architectures other than the reference's from these shared weights."""
+        self._supernet = self._new_supernet()
+        self._supernet.read(weights)
+
+    def _new_supernet(self) -> Supernet:
+        options = architecture_choices(self.spec, self.task)
+        if not any(len(choice.values) > 1 for choice in options.values()):
+            raise SpecError(
+                ["space.architecture: got no options, expected some, which share the supernet's weights"]
+            )
+        torch.manual_seed(self.spec.seed)
+        return Supernet(self.task, options, self.example)
+
     # -- one candidate -------------------------------------------------------------------------------------------
 
     def evaluate(self, request: Request) -> Evaluation:
@@ -239,7 +282,11 @@ class Evaluator:
     def context(self, repeat: int = 0) -> Context:
         """A fresh context for one candidate, or for its re-validation of this number, which draws otherwise."""
         seed = self.spec.seed + repeat
-        return Context(self.task, self.data, self.target, self.reference, seed=seed, settings=self.settings)
+        context = Context(
+            self.task, self.data, self.target, self.reference, seed=seed, settings=self.settings
+        )
+        context.shared = self._supernet
+        return context
 
     @property
     def example(self) -> Inputs:
@@ -334,6 +381,7 @@ class Evaluator:
     def price_point(self, point: dict[str, Value]) -> dict[str, float]:
         """The exact costs of a point, untrained."""
         choices, context = Choices(point), self.context()
+        context.shared = None  # whatever the weights are
         model, _ = self._start(Request(-1, 0, point), choices, context)
         return self.price(model, choices)
 

@@ -66,6 +66,9 @@ class Foresight:
         digest.update(getattr(target, "machine_key", lambda: "")().encode())
         for name, tensor in self._base.reference.state_dict().items():
             digest.update(name.encode() + _bytes(tensor))
+        if isinstance(self._base.shared, nn.Module):
+            for _, tensor in sorted(self._base.shared.named_parameters()):
+                digest.update(_bytes(tensor))
         for batch in self._calibrated().batches:
             for tensor in tensors_in([batch.inputs, batch.targets]):
                 digest.update(_bytes(tensor))

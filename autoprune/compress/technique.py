@@ -18,10 +18,10 @@ once more on a freshly built model when the first stretch of training begins: wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -91,6 +91,14 @@ class Recovery:
         return self._look(model)
 
 
+class Shared(Protocol):
+    """Weights that networks of any architecture take their part of (see `supernet`)."""
+
+    def fill(self, model: nn.Module, architecture: Mapping[str, Any]) -> None:
+        """Give a network of this architecture its part."""
+        ...
+
+
 @dataclass
 class Context:
     """What a technique may use besides the model.
@@ -106,6 +114,8 @@ class Context:
             On a candidate that continues from a checkpoint it holds what was recorded before.
         recovery: the training that a gradual technique may use in `apply`; None where there is none.
         origin: uncompressed, with the weights that the candidate starts from; None for the reference.
+        shared: what architectures other than the reference's start from in its place; None for the reference, as far
+            as its weights fit.
     """
 
     task: Task
@@ -117,6 +127,7 @@ class Context:
     settings: TrainSettings = field(default_factory=TrainSettings)
     recovery: Recovery | None = None
     origin: nn.Module | None = None
+    shared: Shared | None = None
 
     def mend(self, model: nn.Module) -> None:
         """Recalibrate BatchNorm in place, whose statistics are those of the network before a technique changed it."""

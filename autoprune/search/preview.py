@@ -114,9 +114,10 @@ class Plan:
         prices = (PRICED_POINTS + options) * PRICE / workers
         self.wants_costs = bool(len(space)) and (wanted is not None or prices <= allowed)
         self.wants_damage = wanted == "full"
-        self.trains = spec.rung_epochs[-1] > 0
+        # Weights that were trained for one architecture say nothing of another one, unless it shares them.
+        self.looks_at_architecture = spec.rung_epochs[-1] == 0 or spec.supernet is not None
         self._probe = PROBE + PASSES * macs / MACS_PER_SECOND
-        probes = len(list(_probes(space, self.trains)))
+        probes = len(list(_probes(space, self.looks_at_architecture)))
         left = SECONDS if wanted == "full" else min(SECONDS, allowed) - prices
         if wanted is None:
             self.wants_damage = bool(probes) and min(probes, len(space)) * self._probe / workers <= left
@@ -264,7 +265,7 @@ def _damage(asked: _Cached, space: Space, prices: Mapping[str, Any], plan: Plan)
     """The damage of each value of each choice alone: measured for as many as planned, estimated for the others."""
     estimated = {n: [(v, d) for v, d in pairs] for n, pairs in asked.of_space("estimated").items()}
     guess = {(name, value): damage for name, pairs in estimated.items() for value, damage in pairs}
-    probes = _distinct(_probes(space, plan.trains), prices)
+    probes = _distinct(_probes(space, plan.looks_at_architecture), prices)
     wanted = sorted(probes, key=lambda probe: -guess.get(probe, np.inf))[: plan.probes]
     found = asked.map("damage", [({name: value},) for name, value in wanted])
     measured = {probe: float(d) for probe, d in zip(wanted, found, strict=True) if d is not None}
@@ -288,11 +289,10 @@ def _damage(asked: _Cached, space: Space, prices: Mapping[str, Any], plan: Plan)
     }
 
 
-def _probes(space: Space, trains: bool) -> Iterator[tuple[str, Value]]:
-    """Values whose damage can be looked at. Not those of architecture where candidates are trained: weights that were
-    trained for another one say nothing of it."""
+def _probes(space: Space, architecture: bool) -> Iterator[tuple[str, Value]]:
+    """Values whose damage can be looked at; those of the architecture where that is wanted."""
     for name, choice in space.items():
-        if name.endswith(PROBED) or (name.startswith("architecture.") and not trains):
+        if name.endswith(PROBED) or (name.startswith("architecture.") and architecture):
             yield from ((name, value) for value in levels(choice))
 
 

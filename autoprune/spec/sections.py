@@ -173,6 +173,16 @@ class Train(Section):
         return given
 
 
+class Supernet(Section):
+    """Weight sharing: one network with all of `space.architecture` in it, from which candidates take their weights.
+
+    It is trained once, before the search, and starts from the reference; what it takes counts towards the budget.
+    """
+
+    epochs: float = Field(default=10.0, gt=0, description="a number above 0")
+    networks: int = Field(default=2, ge=0, le=16, description="a whole number from 0 to 16")
+
+
 class Budget(Section):
     """When the search ends: at whichever limit is reached first. At least one is needed."""
 

@@ -15,9 +15,9 @@ from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
-from autoprune.spec.parts import Reference, Section, as_tuple, named
+from autoprune.spec.parts import Reference, Section, as_tuple, named, switch
 from autoprune.spec.problems import problems_of
-from autoprune.spec.sections import TARGETS, TASKS, Budget, Cluster, Search, SpaceSpec, Train
+from autoprune.spec.sections import TARGETS, TASKS, Budget, Cluster, Search, SpaceSpec, Supernet, Train
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
@@ -90,6 +90,7 @@ class Spec(Section):
         constraints: limits that a candidate must keep.
         budget: when to stop.
         search: who proposes, and when trials are stopped.
+        supernet: weights that all architectures share; None: candidates start from the reference.
         cluster: where the search runs.
         seed: every random draw of the search comes from it.
         folder: files that the spec names are relative to it.
@@ -118,6 +119,7 @@ class Spec(Section):
     ] = Field(default=(), description="a list such as ['latency_ms <= 2', 'size_bytes <= 25%']")
     budget: Budget = Field(description="at least one of trials, minutes, device_seconds")
     search: Search = Field(default_factory=Search)
+    supernet: Annotated[Supernet | None, BeforeValidator(switch)] = None
     cluster: Cluster = Field(default_factory=Cluster)
     seed: int = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     folder: Path = Field(default_factory=Path.cwd, description="the folder that files are relative to")
@@ -142,10 +144,9 @@ class Spec(Section):
         try:
             spec = cls.model_validate(given, context={"folder": looked_in})
         except ValidationError as error:
-            raise SpecError(problems_of(error, cls, given) + untrained(given)) from None
-        if problems := untrained(given) + (
-            conflicts(spec.objectives, spec.constraints) if check_files else []
-        ):
+            raise SpecError(problems_of(error, cls, given) + untrained(given) + unshared(given)) from None
+        contrary = conflicts(spec.objectives, spec.constraints) if check_files else []
+        if problems := untrained(given) + unshared(given) + contrary:
             raise SpecError(problems)
         return spec
 
@@ -215,6 +216,23 @@ def untrained(given: Mapping[str, Any]) -> list[str]:
         for path, is_asked in asked.items()
         if is_asked
     ]
+
+
+def unshared(given: Mapping[str, Any]) -> list[str]:
+    """What a spec asks of shared weights that they cannot do; looks at plain data, right or wrong."""
+    if not _at(given, "supernet"):
+        return []
+    architecture, frozen = _at(given, "space", "architecture"), _at(given, "train", "freeze")
+    problems = []
+    if not architecture:
+        problems.append(
+            f"space.architecture: got {shown(architecture)}, expected options, which share the supernet's weights"
+        )
+    if frozen:
+        problems.append(
+            f"train.freeze: got {shown(frozen)} beside a supernet, all of which is trained; expected none"
+        )
+    return problems
 
 
 def _options(given: Any) -> list[Any]:

@@ -80,7 +80,10 @@ class Study:
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
         self._stored: dict[tuple[int, int, int], int] = {}  # (trial, rung, repeat) -> its Optuna trial
-        self._clock_base, self._clock_start = 0.0, math.nan
+        # What the weights cost that all trials share was spent before the first one.
+        spent = float(self.profile.get("seconds", {}).get("supernet", 0.0))
+        self._ledger.device_seconds = spent
+        self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
             self._take_in(stored)
@@ -309,14 +312,14 @@ class Study:
 
     @property
     def seconds(self) -> float:
-        """For how long was searched up to now, over all sessions."""
+        """For how long was searched up to now, over all sessions, and shared weights trained before."""
         return self._clock_base + (
             0.0 if math.isnan(self._clock_start) else time.monotonic() - self._clock_start
         )
 
     @property
     def device_seconds(self) -> float:
-        """What all evaluations took together."""
+        """What all evaluations took together, and shared weights before them."""
         return self._ledger.device_seconds
 
     @property

@@ -103,3 +103,18 @@ def averaged_labels(taught: Sequence[torch.Tensor], temperature: float) -> torch
         return taught[0]
     scaled = torch.stack(list(taught)) / temperature
     return temperature * (F.logsigmoid(scaled).logsumexp(0) - F.logsigmoid(-scaled).logsumexp(0))
+
+
+def plain_distance(
+    task: Any, student: torch.Tensor, teacher: torch.Tensor, batch: Batch
+) -> torch.Tensor | None:
+    """How far a student is from one teacher at temperature 1; None for tasks whose outputs are of no known kind."""
+    try:
+        kind = outputs_kind(task, batch)
+    except TaskError:
+        return None
+    if kind in REAL:
+        return F.mse_loss(student, teacher)
+    if kind == "multi_label":
+        return soft_labels_distance(student, teacher, 1.0)
+    return soft_distance(student, teacher, 1.0, class_axis(kind), counted_places(task, batch, kind, student))
