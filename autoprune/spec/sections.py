@@ -51,10 +51,26 @@ TASKS = (
     *("segmentation", "detection", "anomaly"),
 )
 TARGETS = ("onnxruntime",)
-SAMPLERS = ("auto", "guided", "tpe", "nsga2", "random", "evolution")
+SAMPLERS = (
+    *("auto", "guided", "tpe", "nsga2", "random", "evolution"),
+    *("nni-tpe", "nni-evolution", "nni-random", "nni-grid"),
+)
+NOT_SAMPLERS = {
+    "nni-anneal": "it needs hyperopt, which today's NumPy breaks; expected nni-evolution or evolution",
+    "nni-bohb": "it is an advisor of NNI's manager, which is not started; expected nni-tpe beside search.rungs",
+    "nni-gp": "it fails with today's SciPy; expected guided, which has a Gaussian process of its own",
+    "nni-hyperband": "it is an advisor of NNI's manager, which is not started; expected search.rungs",
+    "nni-metis": "it fails with today's SciPy and takes whole numbers only; expected guided",
+    "nni-pbt": "it needs NNI's manager, which is not started; expected search.inherit: nearest",
+    "nni-ppo": "it needs gym, and the weights that it learns are no answer of a search; expected evolution",
+    "nni-smac": "it needs smac 1.x, which does not install here; expected guided",
+}
+"""Tuners of NNI that are refused: why, and what there is instead."""
 
 
 def _sampler(name: str, info: ValidationInfo) -> str:
+    if name in NOT_SAMPLERS:
+        raise ValueError(f"got {name!r}: {NOT_SAMPLERS[name]}")
     return name if known_name(name, SAMPLERS) in SAMPLERS else existing_file(name, info)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,25 @@ def _guided(seed: int, known: Mapping[str, Any] | None = None) -> BaseSampler:
     return GuidedSampler(seed=seed, **(known or {}))
 
 
+def _nni(tuner: str) -> Callable[[int], BaseSampler]:
+    """One of NNI's tuners; see `nni_tuners`."""
+
+    def make(seed: int) -> BaseSampler:
+        from autoprune.search.samplers.nni_tuners import NniSampler
+
+        return NniSampler(tuner, seed)
+
+    return make
+
+
 BUILT_IN = {
     "auto": _guided,
     "evolution": _evolution,
     "guided": _guided,
+    "nni-evolution": _nni("evolution"),
+    "nni-grid": _nni("grid"),
+    "nni-random": _nni("random"),
+    "nni-tpe": _nni("tpe"),
     "nsga2": _nsga2,
     "random": _random,
     "tpe": _tpe,
