@@ -1,7 +1,7 @@
 """Samplers on tables of real networks: normalised hypervolume by evaluations, without training anything.
 
     .venv/bin/python benchmarks/search_tables.py --table FILE.npz --choices KEY --accuracy KEY --latency KEY
-        [--costs KEY,KEY] [--samplers auto,tpe,nsga2,gp,random] [--budgets 20,50,100,200,400] [--seeds 10]
+        [--costs KEY,KEY] [--samplers auto,tpe,nsga2,gp,random,nni-tpe] [--budgets 20,50,100,200,400] [--seeds 10]
         [--in-flight 256] [--infeasible 0.9] [--json]
     .venv/bin/python benchmarks/search_tables.py --time
 

@@ -104,6 +104,7 @@ class NniSampler(OwnSampler):
         """Parzen estimators of good and of other values, each choice on its own."""
         tuner = nni_module(f"{HPO}tpe_tuner", "nni-tpe").TpeTuner("minimize", seed=self._seed())
         tuner.update_search_space(_in_words_of_nni(space))
+        tuner.dedup = _Repeating()
         lie = float(losses.min(initial=0.0))
         told = [(t, float(loss)) for t, loss in zip(done, losses, strict=True)]
         told += [(t, lie) for t in trials if t.state == TrialState.RUNNING]
@@ -149,6 +150,16 @@ class NniSampler(OwnSampler):
         if self._walk is None or self._walk.space != words:
             self._walk = _Walk(words)
         return self._walk.next_point({t.number: _parameters(t, space) for t in trials})
+
+
+class _Repeating:
+    """In place of TPE's memory of what it proposed, which takes seconds to fill; here the study knows repetitions."""
+
+    def __call__(self, parameters: Parameters) -> Parameters:
+        return parameters
+
+    def add_history(self, parameters: Parameters) -> None:
+        """Nothing is kept."""
 
 
 class _Walk:
