@@ -346,8 +346,11 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
     """A pool of evaluators that share one copy of the data."""
     from autoprune.cluster import Pool
 
+    def warn(what: str) -> None:
+        _tell(on_event, "warning", {"what": what})
+
     _tell(on_event, "preparing", {"what": "the workers"})
-    with Pool(EVALUATOR, {"spec": spec, "task": task}, **spec.cluster_settings()) as pool:
+    with Pool(EVALUATOR, {"spec": spec, "task": task}, spec.cluster, warn=warn) as pool:
         pool.share("shareable_data", "attach_data")
         yield pool
 

@@ -167,7 +167,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     Progress, best, front, hypervolume and what is left of the budget.
 
     JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "front_size", "hypervolume",
-    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}, "explanations": {"importance",
+    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}, "spent": {"by_rung", "by_shape":
+    {NAME: {"evaluations", "device_seconds", "money"}}}, "explanations": {"importance",
     "constraints", "slopes", "sentences"}}. Finished are all trials with a result; those that went no further than
     an early rung are the stopped ones among them. Once the front was re-validated, "revalidation": {"trials", "left"}
     is there, and "best" has {"seeds", "deviations"}.

@@ -84,7 +84,7 @@ class Evaluator:
         self.task: Task = task or load_task(spec.task.use, spec.folder, spec.task.arguments)
         self.target: Target = load_target(spec.target.use, spec.folder, spec.target.arguments)
         self.techniques = techniques_of(spec)
-        on_gpu = spec.cluster.gpus_per_worker > 0 and torch.cuda.is_available()
+        on_gpu = spec.cluster.has_gpus and torch.cuda.is_available()
         device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
         self.settings = TrainSettings(**spec.train_settings(), device=device, max_seconds=max_seconds)
         self._data: Data | None = None

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from autoprune.space import Value
 
 State = Literal["finished", "rejected", "failed"]
+LOST = "lost"  # device-seconds of tries that came to nothing: a worker died, a node was lost
 
 
 class Donor(NamedTuple):
@@ -65,10 +66,12 @@ class Evaluation:
         read: the choices that were read; they identify the candidate.
         structure: realised structure as plain data: `architecture`, `groups`, `layers` (see compress).
         measurement: how the latency was measured: spread, median, load, rounds.
-        seconds: device-seconds that the evaluation took, by stage (`train`, `measure`, ...), and `total`.
+        seconds: device-seconds that the evaluation took, by stage (`train`, `measure`, ...), and `total`; beside that
+            `lost`, what earlier tries of the same request took.
         reason: why it was rejected or failed.
         seed: what every random draw of the evaluation came from.
         repeat: of the request.
+        is_poison: every worker that tried it died, so it is not to be tried again.
         checkpoint: the float weights to continue from (safetensors bytes), never stored in the study.
     """
 
@@ -84,6 +87,7 @@ class Evaluation:
     reason: str = ""
     seed: int = 0
     repeat: int = 0
+    is_poison: bool = False
     checkpoint: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -49,7 +49,16 @@ def test_every_command_has_help(command):
 
 def test_status_as_json_has_exactly_the_documented_fields(folder):
     status = json.loads(run("status", folder, "--json").stdout)
-    assert list(status) == ["state", "trials", "front_size", "hypervolume", "best", "budget", "explanations"]
+    assert list(status) == [
+        "state",
+        "trials",
+        "front_size",
+        "hypervolume",
+        "best",
+        "budget",
+        "spent",
+        "explanations",
+    ]
     assert list(status["trials"]) == ["finished", "stopped", "failed", "running"]
     assert set(status["best"]) == {"trial", "metrics"}
     assert set(status["budget"]["trials"]) == {"spent", "limit"}

@@ -1,41 +1,42 @@
 """A pool of warm workers on Ray: each loads what it needs once, then answers requests until the pool closes.
 
-    with Pool("autoprune.evaluate:Evaluator", {"spec": spec}, workers=2) as pool:
+    with Pool("autoprune.evaluate:Evaluator", {"spec": spec}, spec.cluster) as pool:
         pool.share("shareable_data", "attach_data")
         pool.submit(request)
         for request, evaluation in pool.wait():
             ...
 
-Ray Core actors under one driver, without Ray Tune. Ray itself repeats nothing: a worker that dies (out of
-memory, `os._exit`, `kill -9`) is replaced, the new one is given the same broadcasts in the same order, and
-the request that it died of is tried once more before it becomes a failed evaluation.
+Ray Core actors under one driver, without Ray Tune. Ray itself repeats nothing. A worker that dies, hangs, is told to
+leave, or holds more memory than it was given is replaced; the new one is given the same broadcasts in the same order,
+and what the old one was at work on goes back to the queue, from which another node takes it first. A request that
+costs two workers their lives is a failed evaluation. Where the head of the cluster is lost, the pool waits for it to
+come back, joins again, and goes on.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from autoprune.cluster import session
+from autoprune.cluster.seat import Seat, Task
 from autoprune.errors import BadInput, SearchFailed
-from autoprune.record import Evaluation, Request
+from autoprune.record import LOST, Evaluation, Request
+from autoprune.spec import Cluster
 
 ATTEMPTS = 2
-RELEASE_SECONDS = 5.0  # what a pool before this one used comes free a moment after it was closed
+PULSE_SECONDS = 2.0
+OTHER_NODE_SECONDS = 5.0  # for so long a request that was lost waits for a worker on another node
+IDLE_SECONDS = 60.0  # after which a worker above the least number is given back
+MOST_STARTS = 10  # workers in a row that die before they can work
+HEAD_SECONDS = 600.0  # for so long a head that was lost may stay away
+LEAVING = "its machine is being taken away"
 
-
-@dataclass(eq=False)
-class _Task:
-    """A request under way."""
-
-    request: Request
-    attempt: int = 1
-    started: float = field(default_factory=time.monotonic)
+Ready = list[tuple[Request, Evaluation]]
 
 
 class Pool:
@@ -44,16 +45,14 @@ class Pool:
     Args:
         factory: reference of the class whose object a worker holds; it must have `evaluate(request)`.
         arguments: keyword arguments for it; they must pickle.
-        workers: how many processes.
-        cpus_per_worker: CPUs that Ray reserves, and threads that torch may use, for each.
-        gpus_per_worker: GPUs that Ray reserves for each; a fraction shares one.
-        address: `local` starts a Ray that ends with the pool; `auto` or `HOST:PORT` joins a running one.
+        cluster: where, how many and of which shapes; None makes one of `fields`.
         depth: requests at each worker, the one at work included. More than one hides the way there and back,
             which pays when an evaluation takes milliseconds, and makes proposals older than they need be.
-        time_limit: seconds after which an evaluation is given up and its worker replaced; None: never.
+        warn: told what the user should know, such as that anybody may use the cluster.
+        fields: of `Cluster`, in place of one: `workers=2`.
 
     Raises:
-        BadInput: the cluster cannot be reached, or lacks the CPUs or GPUs that were asked for.
+        BadInput: the cluster cannot be reached, or lacks what was asked for.
         AutopruneError: whatever the factory raised.
     """
 
@@ -61,28 +60,38 @@ class Pool:
         self,
         factory: str,
         arguments: Mapping[str, Any],
-        workers: int = 1,
-        cpus_per_worker: float = 1.0,
-        gpus_per_worker: float = 0.0,
-        address: str = "local",
+        cluster: Cluster | None = None,
+        *,
         depth: int = 1,
-        time_limit: float | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+        **fields: Any,
     ) -> None:
-        self._resources = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker}
-        self._depth, self._time_limit = depth, time_limit
-        self._setup: list[tuple[str, Sequence[Any]]] = []  # what every worker was sent, in order
-        self._actors: list[Any] = []
-        self._tasks: dict[Any, dict[Any, _Task]] = {}  # worker -> future -> request, oldest first
-        self._warming: dict[
-            Any, Any
-        ] = {}  # new worker -> future of the last broadcast that it is given again
-        self._gone: list[tuple[Request, Evaluation]] = []
-        self._owns_ray = _start_ray(address, workers * cpus_per_worker)
+        import ray
+
+        self.cluster = cluster or Cluster(**fields)
+        self._shapes, self._depth, self._warn = self.cluster.by_name, depth, warn
+        self._time_limit = 60 * (self.cluster.trial_minutes or math.inf)
+        self._setup: list[
+            tuple[str, Sequence[Any]]
+        ] = []  # what every worker was sent, in order, as it was given
+        self._stored: list[Sequence[Any] | None] = []  # the same in the object store; None: to be made anew
+        self._seats: list[Seat] = []
+        self._queue: deque[Task] = deque()
+        self._gone: Ready = []
+        self._looked = time.monotonic()
+        self._failed_starts = 0
+        self._head = ""  # of a cluster that was joined here
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            self._enter()
         try:
-            _check_resources(workers, self._resources)
-            for _ in range(workers):
-                self._add_worker()
-            self._on_all("hold", (factory, dict(arguments), max(1, int(cpus_per_worker))))
+            session.check_room(self._shapes)
+            for name, shape in self._shapes.items():
+                for _ in range(shape.workers.min):
+                    self._add_seat(name)
+            if not self._seats:
+                self._add_seat(self.cluster.shape_at(0))
+            self._on_all("hold", (factory, dict(arguments)))
         except BaseException:
             self.close()
             raise
@@ -96,36 +105,74 @@ class Pool:
         self.close()
 
     def close(self) -> None:
-        """End all workers, and Ray if this pool started it. What is under way is lost."""
+        """End all workers, and Ray if this pool started or joined it. What is under way is lost."""
         import ray
 
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors, self._tasks = [], {}
+        for seat in self._seats:
+            ray.kill(seat.actor)
+        self._seats = []
+        self._queue.clear()
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
 
-    @property
-    def size(self) -> int:
-        """How many workers there are."""
-        return len(self._actors)
+    # -- how full it is --------------------------------------------------------------------------------------
 
     @property
-    def free(self) -> int:
-        """How many requests can be submitted now."""
-        return sum(max(0, self._depth - len(tasks)) for tasks in self._tasks.values())
+    def size(self) -> int:
+        """How many workers there are, those that are starting included."""
+        return len(self._seats)
 
     @property
     def running(self) -> int:
         """How many requests are under way."""
-        return sum(len(tasks) for tasks in self._tasks.values()) + len(self._gone)
+        return sum(len(seat.tasks) for seat in self._seats) + len(self._queue) + len(self._gone)
 
-    # -- methods of the held object ----------------------------------------------------------------------
+    def room(self, rung: int) -> int:
+        """How many requests at a rung can be submitted now; rungs may share workers."""
+        return max(0, self._room(self.cluster.shape_at(rung)))
+
+    def _room(self, shape: str) -> int:
+        """Places at workers of a shape, less what waits for one.
+
+        The least number of workers counts as if it were there, also while some of them are being replaced.
+        """
+        seats = self._of(shape)
+        busy = sum(len(seat.tasks) for seat in seats) + sum(self._shape_of(t) == shape for t in self._queue)
+        there = max(1, self._shapes[shape].workers.min, sum(seat.is_ready for seat in seats))
+        return self._depth * there - busy
+
+    def _of(self, shape: str) -> list[Seat]:
+        return [seat for seat in self._seats if seat.shape == shape]
+
+    def _shape_of(self, task: Task) -> str:
+        return self.cluster.shape_at(task.request.rung)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What is known of each worker, as plain data: shape, node, process, memory, state, trials under way."""
+        return [
+            {
+                "shape": seat.shape,
+                "node": seat.node,
+                "process": seat.pulse.process if seat.pulse else None,
+                "memory_bytes": seat.pulse.memory if seat.pulse else None,
+                "state": "busy" if seat.tasks else "idle" if seat.is_ready else "starting",
+                "trials": [task.request.trial for task in seat.tasks.values()],
+            }
+            for seat in self._seats
+        ]
+
+    # -- methods of the held object --------------------------------------------------------------------------
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of a method on one worker. What it raises on purpose is raised here as it was."""
-        return self._all([self._actors[0].run.remote(method, *arguments)])[0]
+        """The result of a method on one worker, of the shape of the last rung where there is one. What it raises on
+        purpose is raised here as it was."""
+        return self._all([self._first().run.remote(method, *arguments)])[0]
+
+    def _first(self) -> Any:
+        """The worker that is asked when one will do."""
+        last = self.cluster.rungs[-1] if self.cluster.rungs else self._seats[0].shape
+        return min(self._seats, key=lambda seat: (not seat.is_ready, seat.shape != last)).actor
 
     def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
         """The results of a method for each tuple of arguments, in their order, spread over all workers.
@@ -137,7 +184,7 @@ class Pool:
         left = list(enumerate(calls))[::-1]
         under_way: dict[Any, tuple[int, Any]] = {}
         results: dict[int, Any] = {}
-        idle = list(self._actors)
+        idle = [seat.actor for seat in self._seats if seat.is_ready] or [self._first()]
         while left or under_way:
             while left and idle:
                 place, arguments = left.pop()
@@ -155,17 +202,41 @@ class Pool:
 
         Arguments are stored once per node; the arrays in them reach the workers without a copy and read-only.
         """
-        import ray
-
-        self._on_all("run", [method, *map(ray.put, arguments)])
+        self._on_all("run", (method, *arguments))
 
     def share(self, source: str, sink: str) -> None:
         """Broadcast to `sink` what the method `source` returns on one worker, past this process."""
-        self._on_all("run", [sink, self._actors[0].run.remote(source)])
+        self._on_all("share", (source, sink))
 
-    def _on_all(self, step: str, stored: Sequence[Any]) -> None:
-        self._all([getattr(actor, step).remote(*stored) for actor in self._actors])
-        self._setup.append((step, stored))
+    def _on_all(self, step: str, given: Sequence[Any]) -> None:
+        """Have every worker do a step of the setup, and wait for those that are not just being started."""
+        self._setup.append((step, given))
+        self._stored.append(None)
+        place = len(self._setup) - 1
+        futures = {seat: self._send_step(seat, place) for seat in self._seats}
+        waited = [seat for seat in self._seats if seat.is_ready] or self._seats
+        self._all([futures[seat] for seat in waited])
+        for seat, future in futures.items():
+            seat.warming = None if seat in waited else future
+
+    def _send_step(self, seat: Seat, place: int) -> Any:
+        """Have one worker do one step of the setup; nothing is waited for."""
+        import ray
+
+        step, given = self._setup[place]
+        if step == "hold":
+            shape = self._shapes[seat.shape]
+            threads, has_gpu = max(1, int(shape.cpus_per_worker)), shape.gpus_per_worker > 0
+            return seat.actor.hold.remote(*given, threads, has_gpu)
+        stored = self._stored[place]
+        if stored is None:
+            if step == "share":
+                source, sink = given
+                stored = (sink, seat.actor.run.remote(source))
+            else:
+                stored = (given[0], *map(ray.put, given[1:]))
+            self._stored[place] = stored
+        return seat.actor.run.remote(*stored)
 
     def _all(self, futures: Sequence[Any]) -> list[Any]:
         """The results of what runs at workers; errors of ours come back as themselves."""
@@ -180,23 +251,27 @@ class Pool:
                 f"a worker died: {_first_line(error)} Is there enough memory, or does the task's code end the process?"
             ) from None
 
-    # -- requests ---------------------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
-        """Send a request to the worker with the least to do.
+        """Send a request to a worker that has room; the best is the one with the least to do.
 
         Raises:
-            BadInput: no worker is free.
+            BadInput: none has room.
         """
-        if self.free < 1:
-            raise BadInput(f"submit: all {self.size} workers are busy; look at `free` first")
-        self._send(_Task(request))
+        if not self.room(request.rung):
+            raise BadInput(f"submit: all {self.size} workers are busy; look at `room` first")
+        self._queue.append(Task(request))
+        self._assign()
 
-    def wait(self, timeout: float | None = None) -> list[tuple[Request, Evaluation]]:
+    def wait(self, timeout: float | None = None) -> Ready:
         """All evaluations that are ready, after at most `timeout` seconds (None: when there is one).
 
         What broke at a worker is an evaluation with the state `failed` and its reason. The list is empty when
         nothing became ready in time, or when nothing is under way.
+
+        Raises:
+            SearchFailed: workers die before they can work, or the head of the cluster stays away.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
@@ -204,155 +279,275 @@ class Pool:
             if ready or not self.running or time.monotonic() >= end:
                 return ready
 
-    def _collect(self, seconds: float) -> list[tuple[Request, Evaluation]]:
+    def _collect(self, seconds: float) -> Ready:
         import ray
 
-        futures = [future for tasks in self._tasks.values() for future in tasks]
-        if futures and not self._gone:
-            ray.wait(futures, num_returns=1, timeout=seconds, fetch_local=False)
-            self._end_overdue()
+        futures = [future for seat in self._seats for future in seat.tasks]
+        warming = [seat.warming for seat in self._seats if seat.warming is not None]
+        if (futures or warming) and not self._gone:
+            ray.wait([*futures, *warming], num_returns=1, timeout=seconds, fetch_local=False)
+        elif not self._gone:
+            time.sleep(min(seconds, 0.1))
+        for seat in list(self._seats):
+            self._warm(seat)
         done, _ = ray.wait(futures, num_returns=len(futures), timeout=0) if futures else ([], [])
-        answers = {future: self._answer(future) for future in done}
-        for actor in list(self._tasks):
-            self._settle(actor, answers)
+        answers = {future: _answer(future) for future in done}
+        for seat in [seat for seat in self._seats if seat.tasks]:
+            self._settle(seat, answers)
+        self._look_after()
+        self._assign()
         ready, self._gone = self._gone, []
         return ready
 
-    def _answer(self, future: Any) -> Any:
-        """The evaluation, or the exception in place of it."""
-        import ray
-
-        try:
-            return ray.get(future)
-        except (
-            ray.exceptions.RayTaskError,
-            ray.exceptions.RayActorError,
-            ray.exceptions.RaySystemError,
-        ) as error:
-            return error
-
-    def _settle(self, actor: Any, answers: Mapping[Any, Any]) -> None:
+    def _settle(self, seat: Seat, answers: Mapping[Any, Any]) -> None:
         """Take the answers of one worker, and replace it if it has died."""
         import ray
 
-        for future in [future for future in self._tasks[actor] if future in answers]:
+        for future in [future for future in seat.tasks if future in answers]:
             answer = answers[future]
             if isinstance(answer, ray.exceptions.RayActorError):
-                self._replace(actor, f"the worker died: {_first_line(answer)}")
+                self._replace(seat, f"the worker died: {_first_line(answer)}", counts=not _is_of_node(answer))
                 return
-            task = self._tasks[actor].pop(future)
+            task = seat.take(future)
             if isinstance(answer, Exception):
                 error = _cause(answer)
                 answer = _failed(task, f"{type(error).__name__}: {error}")
+            elif task.lost:
+                answer.seconds[LOST] = task.lost
             self._gone.append((task.request, answer))
-            for following in list(self._tasks[actor].values())[:1]:
-                following.started = time.monotonic()
 
-    def _end_overdue(self) -> None:
-        if self._time_limit is None:
-            return
-        import ray
-
-        for actor, tasks in list(self._tasks.items()):
-            if not tasks:
+    def _assign(self) -> None:
+        """Give what waits to the workers with the least to do; what was lost, to another node first."""
+        for task in list(self._queue):
+            free = [seat for seat in self._of(self._shape_of(task)) if self._is_open(seat)]
+            elsewhere = [seat for seat in free if seat.node not in task.nodes]
+            may_wait = time.monotonic() - task.returned < OTHER_NODE_SECONDS
+            if task.nodes and not elsewhere and may_wait and self._has_other_node(task):
                 continue
-            future, oldest = next(iter(tasks.items()))
-            if actor in self._warming:  # the time that a new worker takes to start is not the request's
-                oldest.started = time.monotonic()
-                if ray.wait([self._warming[actor]], timeout=0)[0]:
-                    del self._warming[actor]
-            is_late = time.monotonic() - oldest.started > self._time_limit
-            # What was answered while this process was busy elsewhere is not late.
-            if is_late and not ray.wait([future], timeout=0, fetch_local=False)[0]:
-                oldest.attempt = ATTEMPTS
-                ray.kill(actor)
-                self._replace(actor, f"took longer than {self._time_limit:g} s")
+            if chosen := min(elsewhere or free, key=lambda seat: len(seat.tasks), default=None):
+                self._queue.remove(task)
+                chosen.put(chosen.actor.run.remote("evaluate", task.request), task)
 
-    def _replace(self, actor: Any, reason: str) -> None:
-        """Put a new worker in the place of a dead one and send it what waited there.
+    def _is_open(self, seat: Seat) -> bool:
+        return seat.is_ready and len(seat.tasks) < self._depth and not self._is_worn(seat)
 
-        Workers take requests in order, so the oldest is the one that it died of: it alone loses an attempt.
-        """
-        waiting = list(self._tasks.pop(actor).values())
-        self._warming.pop(actor, None)
-        self._actors.remove(actor)
-        self._add_worker()
-        suspect, *others = waiting
-        if suspect.attempt < ATTEMPTS:
-            others.insert(0, _Task(suspect.request, suspect.attempt + 1))
-        else:
-            self._gone.append((suspect.request, _failed(suspect, reason)))
-        for task in others:
-            self._send(_Task(task.request, task.attempt))
+    def _has_other_node(self, task: Task) -> bool:
+        return any(seat.node and seat.node not in task.nodes for seat in self._of(self._shape_of(task)))
 
-    def _send(self, task: _Task) -> None:
-        actor = min(self._actors, key=lambda actor: len(self._tasks[actor]))
-        if not self._tasks[actor]:
-            task.started = time.monotonic()
-        self._tasks[actor][actor.run.remote("evaluate", task.request)] = task
+    # -- workers that come and go ----------------------------------------------------------------------------
 
-    def _add_worker(self) -> None:
-        """Start a worker and send it all broadcasts so far; nothing is waited for."""
+    def _add_seat(self, shape: str) -> None:
+        """Start a worker and send it the whole setup; nothing is waited for."""
         import ray
 
         from autoprune.cluster.worker import Worker
 
+        demands = dict(self._shapes[shape].demands)
+        options: dict[str, Any] = {"num_cpus": demands.pop("CPU"), "num_gpus": demands.pop("GPU")}
+        if "memory" in demands:
+            options["memory"] = int(demands.pop("memory"))
         # Ray would otherwise repeat a request, or restart a worker without its broadcasts, and say nothing.
-        remote = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(Worker)
-        actor = remote.remote()
-        self._actors.append(actor)
-        self._tasks[actor] = {}
-        for step, stored in self._setup:
-            self._warming[actor] = getattr(actor, step).remote(*stored)
+        remote = ray.remote(
+            max_restarts=0, max_task_retries=0, concurrency_groups={"pulse": 1}, resources=demands, **options
+        )(Worker)
+        seat = Seat(remote.remote(), shape)
+        self._seats.append(seat)
+        for place in range(len(self._setup)):
+            seat.warming = self._send_step(seat, place)
+        self._ask(seat)
 
+    def _ask(self, seat: Seat) -> None:
+        seat.asked = seat.actor.pulse.options(concurrency_group="pulse").remote()
 
-def _start_ray(address: str, cpus: float) -> bool:
-    """Start or join Ray unless this process already has; whether it is ours to end."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    def _warm(self, seat: Seat) -> None:
+        """Note that a new worker is ready, or replace it when it did not come so far."""
+        import ray
 
-    if ray.is_initialized():
-        return False
-    quiet = {"log_to_driver": False, "logging_level": "error"}
-    if address == "local":
-        # A bare ray.init() would join whatever a stale address file points at.
-        ray.init(address="local", num_cpus=max(1, math.ceil(cpus)), include_dashboard=False, **quiet)
-        return True
-    try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(f"cluster.address: got {address!r}, no Ray cluster answers there: {error}") from None
-    return True
-
-
-def _knock(address: str) -> None:
-    """Raise OSError if nobody listens at HOST:PORT; Ray itself would go on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=RELEASE_SECONDS).close()
-
-
-def _check_resources(workers: int, resources: Mapping[str, float]) -> None:
-    """Refuse what Ray would wait for in silence."""
-    import ray
-
-    for kind, each in (("CPU", resources["num_cpus"]), ("GPU", resources["num_gpus"])):
-        end = time.monotonic() + RELEASE_SECONDS
-        while workers * each > (found := ray.available_resources().get(kind, 0.0)):
-            if time.monotonic() > end or workers * each > ray.cluster_resources().get(kind, 0.0):
-                raise BadInput(
-                    f"cluster: {workers} workers of {each:g} {kind}s each need {workers * each:g}, "
-                    f"{found:g} are free; set fewer workers or {kind.lower()}s_per_worker"
+        if seat.warming is None or not ray.wait([seat.warming], timeout=0, fetch_local=False)[0]:
+            return
+        error = _answer(seat.warming)
+        if isinstance(error, Exception):
+            # What a lost node had in store for others is made anew, by the next worker itself.
+            self._stored = [
+                None if step == "share" else stored
+                for (step, _), stored in zip(self._setup, self._stored, strict=True)
+            ]
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_STARTS:
+                raise SearchFailed(
+                    f"{MOST_STARTS} workers in a row could not be started, the last one: {_first_line(_cause(error))}"
                 )
-            time.sleep(0.1)
+            self._replace(seat, "the worker did not start")
+            return
+        seat.warming, self._failed_starts = None, 0
+        seat.heard = seat.idle_since = time.monotonic()
+
+    def _look_after(self) -> None:
+        """Replace workers that hang, are late, leave or leak; give back what idles, and ask for what is needed."""
+        self._end_overdue()
+        if time.monotonic() - self._looked < PULSE_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if self._head and not session.answers(self._head):
+            self._rejoin()
+            return
+        for seat in list(self._seats):
+            self._feel(seat)
+        for name in self._shapes:
+            self._fit(name)
+
+    def _feel(self, seat: Seat) -> None:
+        """Take the pulse of a worker."""
+        import ray
+
+        if seat.asked is not None and ray.wait([seat.asked], timeout=0)[0]:
+            found = _answer(seat.asked)
+            seat.asked = None
+            if isinstance(found, Exception):
+                if isinstance(found, ray.exceptions.RayActorError):
+                    reason = f"the worker died: {_first_line(found)}"
+                    self._replace(seat, reason, counts=not _is_of_node(found))
+                    return
+            else:
+                seat.pulse, seat.heard = found, time.monotonic()
+        if seat.asked is None:
+            self._ask(seat)
+        silence = time.monotonic() - seat.heard
+        if seat.is_ready and silence > self.cluster.heartbeat_seconds:
+            self._replace(seat, f"the worker hung: no sign of life for {silence:.0f} s")
+        elif seat.pulse and seat.pulse.is_leaving:
+            self._replace(seat, LEAVING, counts=False)
+        elif self._is_worn(seat) and not seat.tasks:
+            self._replace(seat, "the worker held too much memory")
+
+    def _is_worn(self, seat: Seat) -> bool:
+        """Whether a worker holds more than it was given: it is replaced before it is given anything else to do."""
+        limit = self._shapes[seat.shape].memory
+        return limit is not None and seat.is_ready and seat.pulse is not None and seat.pulse.memory > limit
+
+    def _fit(self, name: str) -> None:
+        """Have as many workers of a shape as there is work for, between the least and the most."""
+        seats, wanted, now = self._of(name), self._shapes[name].workers, time.monotonic()
+        if self._room(name) <= 0:
+            for _ in range(wanted.max - len(seats)):
+                self._add_seat(name)
+            return
+        idle = [seat for seat in seats if not seat.tasks and now - seat.idle_since > IDLE_SECONDS]
+        idle.sort(key=lambda seat: seat.is_ready)  # who has not come yet goes first
+        for seat in idle[: max(0, len(seats) - wanted.min)]:
+            if len(self._seats) > 1:
+                self._drop(seat)
+
+    def _end_overdue(self) -> None:
+        import ray
+
+        for seat in [seat for seat in self._seats if seat.tasks and self._time_limit < math.inf]:
+            future, oldest = next(iter(seat.tasks.items()))
+            is_late = time.monotonic() - oldest.started > self._time_limit
+            # What was answered while this process was busy elsewhere is not late.
+            if is_late and not ray.wait([future], timeout=0, fetch_local=False)[0]:
+                oldest.attempt = ATTEMPTS
+                self._replace(seat, f"took longer than {self._time_limit:g} s")
+
+    def _drop(self, seat: Seat) -> None:
+        import ray
+
+        self._seats.remove(seat)
+        ray.kill(seat.actor)
+
+    def _replace(self, seat: Seat, reason: str, *, counts: bool = True) -> None:
+        """Put a new worker in the place of one that is no good any more, and send back what waited there.
+
+        Workers take requests in order, so the oldest is the one that it died of: it alone loses an attempt.
+
+        Args:
+            seat: the worker.
+            reason: what is wrong with it.
+            counts: whether that may be the fault of what it was at work on.
+        """
+        self._drop(seat)
+        if len(self._of(seat.shape)) < max(1, self._shapes[seat.shape].workers.min):
+            self._add_seat(seat.shape)
+        for place, task in reversed(list(enumerate(seat.tasks.values()))):
+            if place == 0:
+                self._lose(task, seat.node, reason, counts)
+            else:
+                self._queue.appendleft(task)
+
+    def _lose(self, task: Task, node: str, reason: str, counts: bool) -> None:
+        """A try came to nothing."""
+        now = time.monotonic()
+        if counts and task.attempt >= ATTEMPTS:
+            self._gone.append((task.request, _failed(task, reason, is_poison=True)))
+            return
+        task.lost += now - task.started
+        task.attempt += counts
+        task.returned = now
+        task.nodes |= {node} if node else set()
+        self._queue.appendleft(task)
+
+    # -- the cluster itself ----------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        """Start Ray here, or join it where it runs."""
+        if self.cluster.address == "local":
+            session.start(sum(s.workers.max * s.cpus_per_worker for s in self._shapes.values()))
+        else:
+            self._head = session.join(self.cluster.address, self._warn)
+
+    def _rejoin(self) -> None:
+        """Wait for a head that was lost, join it when it is back, and begin anew what was under way.
+
+        Ray would end this process a minute after it lost the head.
+        """
+        import ray
+
+        self._warn(f"the head of the cluster at {self._head} is gone; waiting for it to come back")
+        under_way = [task for seat in self._seats for task in seat.tasks.values()]
+        shapes = [seat.shape for seat in self._seats]
+        self._seats = []
+        ray.shutdown()
+        end = time.monotonic() + HEAD_SECONDS
+        while not self._is_back():
+            if time.monotonic() > end:
+                self._owns_ray = False
+                raise SearchFailed(
+                    f"the head of the cluster at {self._head} has been gone for {HEAD_SECONDS / 60:g} minutes; "
+                    f"`autoprune resume` goes on once there is one"
+                )
+            time.sleep(1.0)
+        self._stored = [None] * len(self._setup)
+        for task in reversed(under_way):
+            self._lose(task, "", "the head of the cluster was lost", counts=False)
+        for shape in shapes:
+            self._add_seat(shape)
+        self._warn(
+            f"the head of the cluster at {self._head} is back; {len(under_way)} evaluations begin anew"
+        )
+
+    def _is_back(self) -> bool:
+        try:
+            session.join(self._head, lambda _: None)
+        except BadInput:
+            return False
+        return True
 
 
-def _failed(task: _Task, reason: str) -> Evaluation:
+def _answer(future: Any) -> Any:
+    """The result of what is done, or the exception in place of it."""
+    import ray
+
+    try:
+        return ray.get(future)
+    except ray.exceptions.RayError as error:
+        return error
+
+
+def _failed(task: Task, reason: str, *, is_poison: bool = False) -> Evaluation:
     request, seconds = task.request, {"total": time.monotonic() - task.started}
     result = Evaluation(request.trial, request.rung, "failed", request.choices, repeat=request.repeat)
-    result.seconds, result.reason = seconds, reason[:2000]
+    result.seconds = seconds | ({LOST: task.lost} if task.lost else {})
+    result.reason, result.is_poison = reason[:2000], is_poison
     return result
 
 
@@ -360,6 +555,11 @@ def _cause(error: BaseException) -> BaseException:
     """What was raised in the worker, where it can be told, and the error itself where not."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, Exception) else error
+
+
+def _is_of_node(error: BaseException) -> bool:
+    """Whether a worker died with its node, which is not the fault of what it was at work on."""
+    return "node has died" in str(error) or "node was terminated" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

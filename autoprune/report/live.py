@@ -32,7 +32,7 @@ SHOWN = ("accuracy", "latency_ms", "size_bytes")
 COSTS = (*COMPUTABLE, *MEASURED)
 MOST_OWN = 2
 # These are said at once, however little time has passed since the last line.
-NOTED = ("preparing", "changed", "failed", "finished", "interrupted")
+NOTED = ("preparing", "warning", "changed", "failed", "finished", "interrupted")
 
 
 class View(Protocol):
@@ -146,7 +146,7 @@ def note_of(kind: str, payload: Mapping[str, Any]) -> str:
     """An event in one line."""
     if kind == "preparing":
         return f"preparing {payload.get('what', 'the search')}"
-    if kind == "changed":
+    if kind in ("changed", "warning"):
         return str(payload.get("what", kind))
     trial = payload.get("trial")
     if trial is None:

@@ -130,6 +130,19 @@ def budget_left(budget: Mapping[str, Any]) -> str:
     return ", ".join(left) or "no limit"
 
 
+def spent(found: Mapping[str, Any]) -> str:
+    """What `study.spent_by()` found, by rung and by shape of workers: `rung 0: 12 × 4.1 s; worker: 3.4 min, 0.85`."""
+    rungs = [
+        f"rung {rung}: {one['evaluations']} × {duration(one['device_seconds'] / max(1, one['evaluations']))}"
+        for rung, one in found["by_rung"].items()
+    ]
+    shapes = [
+        f"{name}: {duration(one['device_seconds'])}" + (f", {one['money']:.4g} spent" if one["money"] else "")
+        for name, one in found["by_shape"].items()
+    ]
+    return "; ".join([*rungs, *shapes]) or "nothing"
+
+
 def share_spent(budget: Mapping[str, Any]) -> float:
     """How much of the budget that will end the search first is spent, 0 to 1."""
     shares = [one["spent"] / one["limit"] for one in budget.values() if one["limit"]]

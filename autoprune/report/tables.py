@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.explanations import explain
-from autoprune.report.readable import budget_left, duration, figure, limit, summary, with_deviation
+from autoprune.report.readable import budget_left, duration, figure, limit, spent, summary, with_deviation
 
 if TYPE_CHECKING:
     from autoprune.study import Study, Trial
@@ -146,6 +146,7 @@ def print_status(console: Console, study: Study) -> None:
         "trials": f"{trials['finished']} with a result ({trials['stopped']} of them stopped early), "
         f"{trials['failed']} failed, {trials['running']} running",
         "budget left": budget_left(status["budget"]),
+        "spent": spent(status["spent"]),
         "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else _best(study, best),
         "baseline": _figures(study, study.baseline),

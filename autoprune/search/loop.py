@@ -9,7 +9,7 @@ what was under way is repeated when the search is resumed.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from autoprune.constraint import COMPUTABLE, MEASURED
 from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
 from autoprune.search.anchors import first_points
+from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
 from autoprune.search.revalidation import run_revalidation
@@ -32,7 +33,6 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
 MOST_FAILURES = 20  # evaluations in a row that fail: so will the next one
 CLEAN_UP_EVERY = 10  # results, after which checkpoints that nobody will ask for are deleted
-MOST_RESERVED = 0.5  # share of a budget that is kept for the re-validation at most
 TICK = 1.0  # seconds after which budgets are looked at again while no result comes
 
 
@@ -40,8 +40,12 @@ class Workers(Protocol):
     """A pool of workers, as far as the loop needs one."""
 
     @property
-    def free(self) -> int:
-        """How many requests can be submitted now."""
+    def size(self) -> int:
+        """How many workers there are."""
+        ...
+
+    def room(self, rung: int) -> int:
+        """How many requests at a rung can be submitted now; rungs may share workers."""
         ...
 
     @property
@@ -103,7 +107,8 @@ class _Loop:
         from autoprune.search.sampling import Sampling
 
         self.study, self.workers, self._on_event = study, workers, on_event
-        self.reason = ""  # why no new trial is begun any more
+        self._given_up = ""  # why nothing that is still to come would be any better
+        self._budgets = Budgets(study)
         spec = study.spec
         self._sampling = Sampling(study.space, spec.objectives, sampler, study.baseline)
         self._numbers: dict[int, int] = {}  # trial -> its number with the sampler
@@ -111,11 +116,12 @@ class _Loop:
         self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
         self._improvable = [c.metric not in (*COMPUTABLE, *MEASURED) for c in spec.constraints]
-        self._took: list[list[float]] = [[] for _ in range(self._last_rung + 1)]
-        self._known_seconds = study.profile.get("seconds", {})
         self._barren = self._failures = self._results = 0
+        self._left_out = 0  # re-validations that there was no time for
         self._under_way: dict[int, Request] = {}
-        self._again = deque(study.pending)
+        self._again = study.pending
+        self._shape_at = spec.cluster.shape_at
+        self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
             self._recall(trial)
@@ -143,10 +149,16 @@ class _Loop:
             self.workers,
             best=asked.best,
             seeds=asked.seeds,
-            may_begin=self._may_repeat,
+            may_begin=self._budgets.allow_a_repeat,
             on_event=self._on_event,
         )
-        self.reason += f"; it left no room for {left_out} re-validations" if left_out else ""
+        self._left_out = left_out
+
+    @property
+    def reason(self) -> str:
+        """Why the search ends."""
+        left_out = f"; it left no room for {self._left_out} re-validations" if self._left_out else ""
+        return (self._given_up or self._budgets.reason) + left_out
 
     def announce(self, kind: str, trial: Trial | None = None) -> None:
         """Tell whoever looks on."""
@@ -166,7 +178,7 @@ class _Loop:
         self.study.commit()
         for evaluation in evaluations:
             trial = self.study.trial(evaluation.trial)
-            del self._under_way[trial.number]
+            self._budgets.returned(self._under_way.pop(trial.number))
             self._learn(trial, evaluation)
             self.announce("evaluated" if evaluation.state == "finished" else evaluation.state, trial)
             self._results += 1
@@ -190,14 +202,17 @@ class _Loop:
             if not trial.has_result:
                 self._sampling.tell_failed(number)
         if self._failures >= MOST_FAILURES:
-            self.reason = f"{self._failures} evaluations in a row failed, the last one: {evaluation.reason}"
+            self._given_up = (
+                f"{self._failures} evaluations in a row failed, the last one: {evaluation.reason}"
+            )
         elif self._barren >= MOST_BARREN:
-            self.reason = f"{self._barren} proposals in a row brought nothing new {evaluation.reason}".strip()
+            self._given_up = (
+                f"{self._barren} proposals in a row brought nothing new {evaluation.reason}".strip()
+            )
 
     def _rank(self, evaluation: Evaluation, violations: Sequence[float]) -> None:
         """Enter a result at its rung."""
-        if evaluation.rung <= self._last_rung:
-            self._took[evaluation.rung].append(evaluation.seconds.get("total", 0.0))
+        self._budgets.took(evaluation.rung, evaluation.seconds.get("total", 0.0))
         if evaluation.rung < self._last_rung:
             losses = [o.loss(evaluation.metrics[o.metric]) for o in self.study.spec.objectives]
             self._rungs[evaluation.rung][evaluation.trial] = Result(losses, violations)
@@ -213,7 +228,7 @@ class _Loop:
                 self._promoted[rung - 1].add(trial.number)
         self._anchors = deque(point for point in self._anchors if point != trial.choices)
         self._barren = self._failures = 0  # what was tried before says nothing about what will be
-        self.reason = ""
+        self._given_up = ""
 
     def _clean_up(self) -> None:
         """Delete the checkpoints of trials that are neither good nor likely to go on."""
@@ -228,33 +243,56 @@ class _Loop:
     # -- what goes out ---------------------------------------------------------------------------------------
 
     def _requests(self) -> list[Request]:
-        """Requests for all workers that are free, on record but not yet sent."""
+        """Requests for all workers that have room, on record but not yet sent."""
         requests: list[Request] = []
-        while len(requests) < self.workers.free:
-            request = self._again.popleft() if self._again else self._next()
-            if request is None:
-                break
+        self._taken = Counter()
+        while request := self._repeated() or self._next():
             self._under_way[request.trial] = request
+            self._budgets.dispatched(request)
+            self._taken[self._shape_at(request.rung)] += 1
             requests.append(request)
         return requests
 
+    def _has_room(self, rung: int) -> bool:
+        """Whether a worker for a rung is free, beside those for which there is a request already."""
+        return self.workers.room(rung) > self._taken[self._shape_at(rung)]
+
+    def _repeated(self) -> Request | None:
+        """The oldest request of a driver before this one that a worker has room for."""
+        request = next((request for request in self._again if self._has_room(request.rung)), None)
+        if request is not None:
+            self._again.remove(request)
+        return request
+
     def _next(self) -> Request | None:
         """The next thing to do: let a trial go on, or begin a new one; None when neither may be."""
-        if self._is_over():
+        open_rungs = [rung for rung in range(self._last_rung + 1) if self._has_room(rung)]
+        if not open_rungs or self._is_over():
             return None
-        found = self._promotion()
-        if found is None and self._may_begin():
+        found = self._promotion(open_rungs)
+        if found is None and 0 in open_rungs and self._may_begin():
             request = self._begin()
             if request is not None:
                 return request
-            found = self._promotion()  # the space is exhausted, and the best may go on, however few they are
+            found = self._promotion(open_rungs)  # the space is exhausted, and the best may go on, however few
         return None if found is None else self._go_on(*found)
 
-    def _promotion(self) -> tuple[int, int] | None:
-        """The trial to go on, and the rung to evaluate it at."""
-        open_rungs = [rung for rung in range(self._last_rung) if self._fits(rung + 1)]
+    def _is_over(self) -> bool:
+        """Whether nothing may be dispatched any more."""
+        return self._failures >= MOST_FAILURES or self._budgets.are_spent(self.workers.size)
+
+    def _may_begin(self) -> bool:
+        """Whether a new trial may be begun."""
+        return self._barren < MOST_BARREN and self._budgets.allow_a_trial(self.workers.size)
+
+    def _promotion(self, open_rungs: Sequence[int]) -> tuple[int, int] | None:
+        """The trial to go on, and the rung to evaluate it at, one of the open ones."""
+        size = self.workers.size
+        allowed = [rung - 1 for rung in open_rungs if rung and self._budgets.allow(rung, size)]
+        if not allowed:
+            return None
         return next_promotion(
-            [self._rungs[rung] if rung in open_rungs else {} for rung in range(self._last_rung)],
+            [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)],
             self._promoted,
             self.study.spec.search.reduction,
             improvable=self._improvable,
@@ -282,7 +320,7 @@ class _Loop:
                 self.study.log_request(request)
                 return request
             self._barren += 1
-        self.reason = (
+        self._given_up = (
             f"{self._barren} proposals in a row brought nothing new; the space seems to be exhausted"
         )
         return None
@@ -308,72 +346,3 @@ class _Loop:
             self._sampling.tell_failed(number)
             return False
         return True
-
-    # -- budgets ---------------------------------------------------------------------------------------------
-
-    def _is_over(self) -> bool:
-        """Whether nothing may be dispatched any more."""
-        budget = self.study.spec.budget
-        seconds, devices = self._reserved()
-        if budget.minutes is not None and self.study.seconds >= 60 * budget.minutes - seconds:
-            self.reason = f"the budget of {budget.minutes:g} minutes is spent"
-        elif (
-            budget.device_seconds is not None and self.study.device_seconds >= budget.device_seconds - devices
-        ):
-            self.reason = f"the budget of {budget.device_seconds:g} device-seconds is spent"
-        elif self._failures < MOST_FAILURES:
-            return False
-        return True
-
-    def _may_begin(self) -> bool:
-        """Whether a new trial may be begun; counts trials with a result and those that may yet have one."""
-        if self._barren >= MOST_BARREN:
-            return False
-        limit = self.study.spec.budget.trials
-        if limit is not None:
-            begun = sum(1 for request in self._under_way.values() if request.rung == 0)
-            if self.study.spent()["trials"] + begun >= limit:
-                self.reason = f"the budget of {limit} trials is spent"
-                return False
-        if not self._fits(0):
-            self.reason = "the time that is left is too short for another trial"
-            return False
-        return True
-
-    def _fits(self, rung: int) -> bool:
-        """Whether an evaluation at a rung is likely to end before the minutes do."""
-        minutes = self.study.spec.budget.minutes
-        ends = self.study.seconds + self._expected(rung) + self._reserved()[0]
-        return minutes is None or ends <= 60 * minutes
-
-    def _reserved(self) -> tuple[float, float]:
-        """Seconds on the clock and device-seconds that are kept for the re-validation; at most half of the budget."""
-        asked, budget = self.study.spec.search.revalidate, self.study.spec.budget
-        if asked is None:
-            return 0.0, 0.0
-        count = asked.best * asked.seeds
-        size = max(1, self.workers.free + self.workers.running)
-        each = self._full_length()
-        seconds = min(math.ceil(count / size) * each, MOST_RESERVED * 60 * (budget.minutes or math.inf))
-        return seconds, min(count * each, MOST_RESERVED * (budget.device_seconds or math.inf))
-
-    def _full_length(self) -> float:
-        """Seconds that a candidate takes to be trained through all rungs and measured."""
-        return sum(self._expected(rung) for rung in range(self._last_rung + 1))
-
-    def _may_repeat(self, under_way: int) -> bool:
-        """Whether another re-validation is likely to end within the budget."""
-        budget, each = self.study.spec.budget, self._full_length()
-        on_clock = budget.minutes is None or self.study.seconds + each <= 60 * budget.minutes
-        devices = self.study.device_seconds + (1 + under_way) * each
-        return on_clock and (budget.device_seconds is None or devices <= budget.device_seconds)
-
-    def _expected(self, rung: int) -> float:
-        """Seconds that an evaluation at a rung takes: the mean so far, before the first one the profile's."""
-        took = self._took[rung]
-        if took:
-            return sum(took) / len(took)
-        known = self._known_seconds
-        epochs = (0.0, *self.study.spec.rung_epochs)
-        stretch = epochs[rung + 1] - epochs[rung]
-        return float(known.get("per_evaluation", 0.0) + stretch * known.get("per_epoch", 0.0))

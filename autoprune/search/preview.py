@@ -135,12 +135,17 @@ def _expected_seconds(spec: Spec, made: Mapping[str, Any], macs: float) -> float
     """Roughly what the search will take on its workers."""
     budget = spec.budget
     limits = [60.0 * budget.minutes] if budget.minutes is not None else []
+    workers = spec.cluster.most_workers
     if budget.device_seconds is not None:
-        limits.append(budget.device_seconds / spec.cluster.workers)
+        limits.append(budget.device_seconds / workers)
+    if budget.device_hours is not None:
+        limits.append(3600.0 * budget.device_hours / workers)
+    if budget.money is not None:
+        limits.append(3600.0 * budget.money / max(spec.cluster.price_at(0), 1e-9) / workers)
     if budget.trials is not None:
         trained = TRAINED_MACS * made["examples"]["train"] * float(np.mean(spec.rung_epochs))
         each = EVALUATION + (made["examples"]["val"] + trained) * macs / MACS_PER_SECOND
-        limits.append(budget.trials * each / spec.cluster.workers)
+        limits.append(budget.trials * each / workers)
     return min(limits)
 
 

@@ -77,10 +77,10 @@ def _fresh(study: Study, best: int, seeds: int, taken: Sequence[int]) -> list[in
 
 def _run(study: Study, workers: Workers, may_begin: Callable[[int], bool], on_event: OnEvent | None) -> int:
     """Do all re-validations that are asked for; how many there was no time for."""
-    waiting = deque(study.repeats_left)
+    waiting, last_rung = deque(study.repeats_left), len(study.spec.rung_epochs) - 1
     while True:
         begun: list[Request] = []
-        while waiting and len(begun) < workers.free and may_begin(len(begun) + workers.running):
+        while waiting and len(begun) < workers.room(last_rung) and may_begin(len(begun) + workers.running):
             begun.append(_request(study, *waiting.popleft()))
         study.commit()
         for request in begun:

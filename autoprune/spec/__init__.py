@@ -1,8 +1,9 @@
 """What the user asked for: a validated, frozen `Spec`, with every problem of it reported at once."""
 
+from autoprune.spec.cluster import Cluster, Shape
 from autoprune.spec.load import load_spec
 from autoprune.spec.parts import Reference
-from autoprune.spec.sections import Budget, Cluster, Search, SpaceSpec, Train
+from autoprune.spec.sections import Budget, Search, SpaceSpec, Train
 from autoprune.spec.spec import Spec
 from autoprune.spec.techniques import DistillSpace, PruneSpace, QuantizeSpace, TrainSpace
 
@@ -14,6 +15,7 @@ __all__ = [
     "QuantizeSpace",
     "Reference",
     "Search",
+    "Shape",
     "SpaceSpec",
     "Spec",
     "Train",

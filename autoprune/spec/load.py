@@ -17,6 +17,8 @@ SHORT_OVERRIDES = {
     "trials": ("budget", "trials"),
     "minutes": ("budget", "minutes"),
     "device_seconds": ("budget", "device_seconds"),
+    "device_hours": ("budget", "device_hours"),
+    "money": ("budget", "money"),
     "sampler": ("search", "sampler"),
     "rungs": ("search", "rungs"),
     "workers": ("cluster", "workers"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -74,12 +74,15 @@ def _accepted(location: Location, model: type[Section]) -> str:
 
 def _field_at(names: list[str], model: type[Section]) -> FieldInfo | None:
     section, field = model, None
-    for name in names:
+    left = iter(names)
+    for name in left:
         field = section.model_fields.get(name)
         inner = _section_in(field)
         if inner is None:
             return field
         section = inner
+        if field is not None and get_origin(field.annotation) is dict:
+            next(left, None)  # a name of the user's own
     return field
 
 

@@ -51,6 +51,7 @@ TASKS = (
     *("segmentation", "detection", "anomaly"),
 )
 TARGETS = ("onnxruntime",)
+LIMITS = ("trials", "minutes", "device_seconds", "device_hours", "money")
 SAMPLERS = (
     *("auto", "guided", "tpe", "nsga2", "random", "evolution"),
     *("nni-tpe", "nni-evolution", "nni-random", "nni-grid"),
@@ -200,17 +201,30 @@ class Supernet(Section):
 
 
 class Budget(Section):
-    """When the search ends: at whichever limit is reached first. At least one is needed."""
+    """When the search ends: at whichever limit is reached first. At least one is needed.
+
+    Nothing is dispatched that is expected to pass a limit, together with what is under way. From the share `soft` of
+    any limit on but that of trials, no new trial is begun, and the best of those begun go on.
+    """
 
     trials: int | None = Field(default=None, ge=1, description="a whole number of 1 or more")
     minutes: float | None = Field(default=None, gt=0, description="a number above 0")
     device_seconds: float | None = Field(default=None, gt=0, description="a number above 0")
+    device_hours: float | None = Field(default=None, gt=0, description="a number above 0")
+    money: float | None = Field(default=None, gt=0, description="a number above 0")
+    soft: float = Field(default=1.0, gt=0, le=1, description="a number above 0, at most 1")
 
     @model_validator(mode="after")
     def _is_limited(self) -> Budget:
-        if self.trials is None and self.minutes is None and self.device_seconds is None:
-            raise ValueError("got no limit, expected at least one of trials, minutes, device_seconds")
+        if not self.limits:
+            raise ValueError(f"got no limit, expected at least one of {', '.join(LIMITS)}")
         return self
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that were given, by name."""
+        given = {name: getattr(self, name) for name in LIMITS}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def _growing(rungs: tuple[float, ...]) -> tuple[float, ...]:
@@ -244,14 +258,3 @@ class Search(Section):
     profile: Literal["full", "costs"] | None = None
     inherit: Literal["reference", "nearest"] = "reference"
     revalidate: Annotated[Revalidate | None, BeforeValidator(switch)] = None
-
-
-class Cluster(Section):
-    """Where the search runs."""
-
-    address: str = Field(
-        default="local", min_length=1, description="'local', 'auto' or HOST:PORT of a running Ray"
-    )
-    workers: int = Field(default=2, ge=1, description="a whole number of 1 or more")
-    cpus_per_worker: float = Field(default=1.0, ge=0, description="a number of 0 or more")
-    gpus_per_worker: float = Field(default=0.0, ge=0, description="a number of 0 or more")

@@ -13,11 +13,12 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, Va
 from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective, conflicts
 from autoprune.errors import SpecError
 from autoprune.references import nearest
+from autoprune.spec.cluster import Cluster
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
 from autoprune.spec.parts import Reference, Section, as_tuple, named, switch
 from autoprune.spec.problems import problems_of
-from autoprune.spec.sections import TARGETS, TASKS, Budget, Cluster, Search, SpaceSpec, Supernet, Train
+from autoprune.spec.sections import LIMITS, TARGETS, TASKS, Budget, Search, SpaceSpec, Supernet, Train
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
@@ -117,7 +118,7 @@ class Spec(Section):
         tuple[Annotated[Constraint, PlainValidator(_constraint), PlainSerializer(str)], ...],
         BeforeValidator(as_tuple),
     ] = Field(default=(), description="a list such as ['latency_ms <= 2', 'size_bytes <= 25%']")
-    budget: Budget = Field(description="at least one of trials, minutes, device_seconds")
+    budget: Budget = Field(description=f"at least one of {', '.join(LIMITS)}")
     search: Search = Field(default_factory=Search)
     supernet: Annotated[Supernet | None, BeforeValidator(switch)] = None
     cluster: Cluster = Field(default_factory=Cluster)
@@ -146,7 +147,7 @@ class Spec(Section):
         except ValidationError as error:
             raise SpecError(problems_of(error, cls, given) + untrained(given) + unshared(given)) from None
         contrary = conflicts(spec.objectives, spec.constraints) if check_files else []
-        if problems := untrained(given) + unshared(given) + contrary:
+        if problems := untrained(given) + unshared(given) + spec.problems_of_workers() + contrary:
             raise SpecError(problems)
         return spec
 
@@ -176,9 +177,24 @@ class Spec(Section):
         """Keyword arguments of the one training loop: all but for how long, and what is left alone."""
         return self.train.model_dump(exclude={"epochs", "freeze"})
 
-    def cluster_settings(self) -> dict[str, Any]:
-        """Keyword arguments of the pool of workers."""
-        return self.cluster.model_dump()
+    def problems_of_workers(self) -> list[str]:
+        """One line for each way in which budget, rungs and shapes of workers do not fit together."""
+        cluster, rungs, problems = self.cluster, self.search.rungs, []
+        if cluster.shapes and len(cluster.rungs) != len(rungs):
+            problems.append(
+                f"cluster.rungs: got {len(cluster.rungs)} names, expected one for each of the {len(rungs)} "
+                f"rungs in search.rungs"
+            )
+        if self.budget.money is not None:
+            lacking = [name for name, shape in cluster.by_name.items() if shape.price is None]
+            where = (
+                [f"cluster.shapes.{name}.price" for name in lacking] if cluster.shapes else ["cluster.price"]
+            )
+            problems += [
+                f"{path}: got nothing, expected what a worker costs in an hour"
+                for path in where[: len(lacking)]
+            ]
+        return problems
 
     def problems_of_metrics(self, produced: Iterable[str]) -> list[str]:
         """One line for each objective or constraint on a metric that is not among those `produced`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoprune.constraint import total_violation
 from autoprune.errors import BadInput
-from autoprune.record import Evaluation, Request
+from autoprune.record import LOST, Evaluation, Request
 from autoprune.spec import Spec
 from autoprune.study.duplicates import Duplicates
 from autoprune.study.ranking import front_of, losses_of, volume_of
@@ -33,6 +33,7 @@ class Ledger:
         planned: (trial, repeat) of the re-validations that are still to come.
         finished: numbers of the trials with a result.
         device_seconds: what all evaluations took together.
+        spent: rung -> how many evaluations it had, and their device-seconds; re-validations are under the last one.
     """
 
     def __init__(self, folder: Path, spec: Spec, baseline: Mapping[str, float]) -> None:
@@ -42,6 +43,7 @@ class Ledger:
         self.planned: set[tuple[int, int]] = set()
         self.finished: set[int] = set()
         self.device_seconds = 0.0
+        self.spent: dict[int, tuple[int, float]] = {}
         self.duplicates = Duplicates()
         self._history: list[tuple[Evaluation, float]] = []  # finished ones, and when
         self._front: list[Trial] | None = None
@@ -86,21 +88,30 @@ class Ledger:
             return
         trial.pending = None
         trial.evaluations[evaluation.rung] = evaluation
-        self.device_seconds += evaluation.seconds.get("total", 0.0)
+        self._spend(evaluation)
         if evaluation.state == "finished":
             self._history.append((evaluation, at))
             self.finished.add(trial.number)
             trial.violation = self.violation(trial.metrics)
             self._front = None
-        if evaluation.state != "failed":
+        if evaluation.is_poison and not trial.has_result:
+            self.duplicates.add(trial.number, trial.choices)  # nobody knows what it read before it broke
+        elif evaluation.state != "failed":
             self.duplicates.add(trial.number, trial.read)
 
     def _note_repeat(self, trial: Trial, evaluation: Evaluation) -> None:
         """A re-validation is answered."""
         trial.repeats[evaluation.repeat] = evaluation
-        self.device_seconds += evaluation.seconds.get("total", 0.0)
+        self._spend(evaluation)
         self.planned.discard((trial.number, evaluation.repeat))
         self._settle(trial)
+
+    def _spend(self, evaluation: Evaluation) -> None:
+        """Count what an evaluation took, and what was lost with workers that died of it or under it."""
+        seconds = evaluation.seconds.get("total", 0.0) + evaluation.seconds.get(LOST, 0.0)
+        count, before = self.spent.get(evaluation.rung, (0, 0.0))
+        self.spent[evaluation.rung] = count + 1, before + seconds
+        self.device_seconds += seconds
 
     def plan(self, repeats: Iterable[tuple[int, int]]) -> None:
         """Take re-validations as those that are asked for, in place of any before.

@@ -469,6 +469,7 @@ class Study:
             "hypervolume": self.hypervolume(),
             "best": None if best is None else best.summary(),
             "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
+            "spent": self.spent_by(),
         }
 
     def _revalidation(self) -> dict[str, Any]:
@@ -484,7 +485,25 @@ class Study:
             "trials": len(self._ledger.finished),
             "minutes": self.seconds / 60,
             "device_seconds": self.device_seconds,
+            "device_hours": self.device_seconds / 3600,
+            "money": sum(seconds * self._price(rung) for rung, (_, seconds) in self._ledger.spent.items()),
         }
+
+    def _price(self, rung: int) -> float:
+        """Of a device-second at a rung."""
+        return self.spec.cluster.price_at(rung) / 3600
+
+    def spent_by(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Evaluations, device-seconds and money `by_rung` (its index) and `by_shape` of the workers (its name)."""
+        rungs: dict[str, dict[str, float]] = {}
+        shapes: dict[str, dict[str, float]] = {}
+        for rung, (count, seconds) in sorted(self._ledger.spent.items()):
+            costs = {"evaluations": count, "device_seconds": seconds, "money": seconds * self._price(rung)}
+            rungs[str(rung)] = dict(costs)
+            shape = shapes.setdefault(self.spec.cluster.shape_at(rung), dict.fromkeys(costs, 0))
+            for name, value in costs.items():
+                shape[name] += value
+        return {"by_rung": rungs, "by_shape": shapes}
 
     @property
     def state(self) -> str:

@@ -44,10 +44,10 @@ def collect(pool: Pool, count: int) -> dict[int, Evaluation]:
 def test_answers_every_request(pool: Pool) -> None:
     pool.submit(Request(0, 0, {"x": 1.0}))
     pool.submit(Request(1, 0, {"x": 2.0}))
-    assert pool.running == 2 and pool.free == 0
+    assert pool.running == 2 and pool.room(0) == 0
     found = collect(pool, 2)
     assert {trial: evaluation.metrics["y"] for trial, evaluation in found.items()} == {0: 3.0, 1: 6.0}
-    assert pool.running == 0 and pool.free == pool.size == 2
+    assert pool.running == 0 and pool.room(0) == pool.size == 2
 
 
 def test_maps_a_method_over_all_workers_and_keeps_the_order(pool: Pool) -> None:
@@ -118,7 +118,7 @@ def test_a_request_that_always_crashes_fails_with_a_reason(pool: Pool) -> None:
 
 
 def test_only_the_crashing_request_of_a_queue_fails_and_time_is_limited(cluster: None) -> None:
-    with Pool(HELD, {}, workers=1, depth=3, time_limit=1.0) as pool:
+    with Pool(HELD, {}, workers=1, depth=3, trial_minutes=1 / 60) as pool:
         pool.submit(Request(0, 0, {"how": "sleep"}))
         pool.submit(Request(1, 0, {"x": 1.0}))
         pool.submit(Request(2, 0, {"how": "die"}))
@@ -134,7 +134,7 @@ def test_what_the_factory_raises_reaches_the_user(cluster: None) -> None:
 
 
 def test_more_than_the_cluster_has_is_refused(cluster: None) -> None:
-    with pytest.raises(BadInput, match="fewer workers or gpus_per_worker"):
+    with pytest.raises(BadInput, match="needs 1 CPU, 64 GPU, which no node has; there is 3 CPU"):
         Pool(HELD, {}, workers=1, gpus_per_worker=64)
 
 

@@ -87,8 +87,7 @@ class InlineWorkers:
         self.waiting: deque[Request] = deque()
         self.seen: list[Request] = []
 
-    @property
-    def free(self) -> int:
+    def room(self, rung: int) -> int:
         return self.size - len(self.waiting)
 
     @property
@@ -96,7 +95,7 @@ class InlineWorkers:
         return len(self.waiting)
 
     def submit(self, request: Request) -> None:
-        assert self.free > 0
+        assert self.room(request.rung) > 0
         self.waiting.append(request)
 
     def wait(self, timeout: float | None = None) -> list[tuple[Request, Evaluation]]:

@@ -53,7 +53,7 @@ def changed(path, value):
 def test_what_is_left_out_has_a_default():
     spec = load_spec(SMALL)
     assert spec.objectives == (Objective("accuracy", "maximize"), Objective("latency_ms", "minimize"))
-    assert (spec.target.use, spec.search.sampler, spec.cluster.workers, spec.seed) == (
+    assert (spec.target.use, spec.search.sampler, spec.cluster.workers.min, spec.seed) == (
         "onnxruntime",
         "auto",
         2,
@@ -84,12 +84,7 @@ def test_everything_given_is_kept():
         "precision": "auto",
         "compile": False,
     }
-    assert spec.cluster_settings() == {
-        "address": "auto",
-        "workers": 4,
-        "cpus_per_worker": 1.0,
-        "gpus_per_worker": 0.5,
-    }
+    assert (spec.cluster.address, spec.cluster.workers.max, spec.cluster.gpus_per_worker) == ("auto", 4, 0.5)
 
 
 def test_true_is_a_technique_with_its_defaults_and_false_is_none():
@@ -170,7 +165,11 @@ def test_a_spec_is_frozen():
         ("constraints", "macs <= 3", "constraints: got 'macs <= 3', expected a list"),
         ("constraints", ["macs <= 3", "macs < 3"], "constraints[1]: got 'macs < 3', expected"),
         ("constraints", ["param <= 3"], "constraints[0]: got the metric 'param', expected 'params'"),
-        ("budget", {}, "budget: got no limit, expected at least one of trials, minutes, device_seconds"),
+        (
+            "budget",
+            {},
+            "budget: got no limit, expected at least one of trials, minutes, device_seconds, device_hours, money",
+        ),
         ("budget.trials", "200", "budget.trials: got '200', expected a whole number of 1 or more"),
         ("budget.minutes", 0, "budget.minutes: got 0, expected a number above 0"),
         ("search.sampler", "tpee", "did you mean 'tpe'?"),
@@ -293,7 +292,7 @@ def test_overrides_change_one_field_of_a_section_and_replace_the_rest():
         FULL, trials=5, workers=1, seed=None, minutes=None, budget={"minutes": 9.0}, constraints=[]
     )
     assert (spec.budget.trials, spec.budget.minutes, spec.budget.device_seconds) == (5, 9.0, 60.0)
-    assert (spec.cluster.workers, spec.cluster.address, spec.seed, spec.constraints) == (1, "auto", 7, ())
+    assert (spec.cluster.workers.max, spec.cluster.address, spec.seed, spec.constraints) == (1, "auto", 7, ())
     assert "budget.trials: got 0" in problems(FULL, trials=0)[0]
     assert "colour: got an unknown field" in problems(FULL, colour=3)[0]
 

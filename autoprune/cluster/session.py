@@ -1,0 +1,221 @@
+"""Starting, joining and leaving Ray, and what it has to offer.
+
+A Ray that is started here listens on 127.0.0.1 only and asks for a token. A running one is asked, before it is
+joined, whether it answers at all, which versions it has, and whether it lets in people without a token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from autoprune.errors import BadInput
+from autoprune.spec import Shape
+
+PROBE_SECONDS = 9.0
+RELEASE_SECONDS = 5.0  # what a pool before this one used comes free a moment after it was closed
+QUIET = {"log_to_driver": False, "logging_level": "error"}
+UNPROTECTED = (
+    "asks for no token, so that whoever reaches its ports can run code on it (CVE-2023-48022); start it with "
+    "RAY_AUTH_MODE=token in the environment, after `ray get-auth-token --generate`"
+)
+# Without a token, whatever this user's environment says: what answers then answers everybody.
+_PROBE = """
+import json, sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    found = GcsClient(address=sys.argv[1]).internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=5)
+except AuthenticationError:
+    found = b'{"is_protected": true}'
+print(found.decode())
+"""
+
+
+def start(cpus: float) -> None:
+    """Start a Ray that ends with this process, on this machine and for it alone."""
+    _settle()
+    import ray
+
+    # A bare ray.init() would join whatever a stale address file points at.
+    with _loopback():
+        ray.init(address="local", num_cpus=max(1, math.ceil(cpus)), include_dashboard=False, **QUIET)
+
+
+def join(address: str, warn: Callable[[str], None]) -> str:
+    """Join a running Ray; returns the HOST:PORT of its head.
+
+    Args:
+        address: `auto` or HOST:PORT.
+        warn: told when anybody may use the cluster.
+
+    Raises:
+        BadInput: nobody answers there, it has another version of Ray or Python, or it does not take the token.
+    """
+    _settle()
+    import ray
+
+    head = _find() if address == "auto" else address
+    found = _probe(head)
+    if found is None:
+        raise BadInput(
+            f"cluster.address: got {address!r}, no Ray cluster answers there; "
+            f"`ray start --head --port 6379` starts one on this machine, and address: local one for the search alone"
+        )
+    ours = {"ray_version": ray.__version__, "python_version": ".".join(map(str, sys.version_info[:3]))}
+    if other := [name for name in ours if found.get(name, ours[name]) != ours[name]]:
+        listed = ", ".join(f"{name.partition('_')[0].capitalize()} {found[name]}" for name in other)
+        here = ", ".join(f"{name.partition('_')[0].capitalize()} {ours[name]}" for name in other)
+        raise BadInput(
+            f"cluster.address: got {address!r}, which runs {listed}, expected {here} as here; "
+            f"use the same versions in both places"
+        )
+    if not found.get("is_protected"):
+        warn(f"the cluster at {head} {UNPROTECTED}")
+    try:
+        ray.init(address=head, **QUIET)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "; it asks for a token, expected in RAY_AUTH_TOKEN_PATH" if found.get("is_protected") else ""
+        raise BadInput(f"cluster.address: got {address!r}, it cannot be joined: {reason}{hint}") from None
+    return head
+
+
+def answers(head: str, timeout: float = 2.0) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    host, _, port = head.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def check_room(shapes: Mapping[str, Shape]) -> None:
+    """Refuse what Ray would wait for in silence: more workers than fit, or a worker that no node is made for.
+
+    Raises:
+        BadInput: says what there is.
+    """
+    import ray
+
+    problems = []
+    for name, shape in shapes.items():
+        if shape.workers.min and not any(_fits(shape.demands, node["Resources"]) for node in _nodes()):
+            problems.append(
+                f"cluster: a worker of the shape {name!r} needs {_listed(shape.demands)}, which no node has; "
+                f"there is {'; '.join(_listed(node['Resources']) for node in _nodes()) or 'no node'}"
+            )
+    wanted: dict[str, float] = {}
+    for shape in shapes.values():
+        for kind, amount in shape.demands.items():
+            wanted[kind] = wanted.get(kind, 0.0) + shape.workers.min * amount
+    end = time.monotonic() + RELEASE_SECONDS
+    while not problems and (lacking := _lacking(wanted, ray.available_resources())):
+        if time.monotonic() > end or _lacking(wanted, ray.cluster_resources()):
+            problems = [
+                f"cluster: {sum(s.workers.min for s in shapes.values())} workers need {wanted[kind]:g} {kind}, "
+                f"{found:g} are free; set fewer workers, or {{min, max}} of them, or ask less for each"
+                for kind, found in lacking.items()
+            ]
+        else:
+            time.sleep(0.1)
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
+def _settle() -> None:
+    """Settings that Ray reads when it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Have a Ray that is started inside listen on 127.0.0.1, as it does by itself on macOS and Windows.
+
+    `ray.init(_node_ip_address="127.0.0.1")` takes the machine's outer address instead.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _find() -> str:
+    """HOST:PORT of the cluster on this machine.
+
+    Raises:
+        BadInput: there is none, or more than one.
+    """
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"cluster.address: got 'auto', no Ray cluster is found on this machine "
+            f"({str(error).splitlines()[0]}); `ray start --head` starts one"
+        ) from None
+
+
+def _probe(head: str) -> dict[str, object] | None:
+    """What a cluster says of itself to somebody without a token; None when none answers within ten seconds.
+
+    In a process of its own: Ray's client goes on trying for most of a minute, and cannot be broken off.
+    """
+    if not answers(head, PROBE_SECONDS / 2):
+        return None
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", _PROBE, head],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
+        found = json.loads(result.stdout.strip().splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _nodes() -> list[dict[str, dict[str, float]]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _fits(demands: Mapping[str, float], there: Mapping[str, float]) -> bool:
+    return all(amount <= there.get(kind, 0.0) for kind, amount in demands.items())
+
+
+def _lacking(wanted: Mapping[str, float], there: Mapping[str, float]) -> dict[str, float]:
+    """Of what is too little there is how much."""
+    return {
+        kind: there.get(kind, 0.0) for kind, amount in wanted.items() if amount > there.get(kind, 0.0) + 1e-9
+    }
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    """Resources in words, without those that Ray keeps for itself and those of which nothing is asked."""
+    shown = {
+        kind: f"{amount / 1e9:.3g} GB memory" if kind == "memory" else f"{amount:g} {kind}"
+        for kind, amount in resources.items()
+        if amount and ":" not in kind and kind != "object_store_memory"
+    }
+    return ", ".join(shown.values()) or "nothing"
