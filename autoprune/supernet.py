@@ -216,7 +216,8 @@ class Supernet(nn.Module):
         """The shared tensor of each parameter: of its name, or another one where it reads something else."""
         keys, reads = {}, _reads(observed)
         for name, _ in observed.model.named_parameters():
-            own, usual = reads.get(name, ""), self._largest_reads.get(name, "")
+            own = reads.get(name, "")
+            usual = self._largest_reads.get(name, own)
             is_other = own != usual and self._units.get(own, 0) != self._units.get(usual, 0)
             keys[name] = (
                 f"{name}@{own}".replace(".", "/")

@@ -180,3 +180,26 @@ def test_what_does_not_fit_the_memory_is_refused(supernet: Supernet) -> None:
     with pytest.raises(TaskError, match=r"takes about .* GiB.*lower train.batch_size"):
         task = supernet._task
         train_supernet(supernet, task, task.data(), epochs=1, networks=2, settings=settings, seed=0)
+
+
+def test_alternatives_and_depths_of_cells_share_what_they_have_in_common() -> None:
+    CellCNN = resolve("cell_cnn.py:CellCNN")  # noqa: N806
+
+    def made(edge01: str = "conv3", edge23: str = "conv3", depth: int = 1) -> nn.Module:
+        network: nn.Module = CellCNN(edge01=edge01, edge23=edge23, depth=depth, channels=4, classes=3)
+        return network
+
+    options = {
+        "edge01": Options(("none", "conv1", "conv3"), "conv3"),
+        "edge23": Options(("skip", "conv3"), "conv3"),
+        "depth": Options((1, 2), 1),
+    }
+    supernet = Supernet(a_task(made), options, EXAMPLE).eval()
+    names = {name for name, _ in supernet.named_parameters()}
+    assert {
+        "stages/0/0/0/edges/from0to1/conv1/0/weight",
+        "stages/0/0/1/edges/from0to1/conv3/0/weight",
+    } <= names
+    for seed in range(8):
+        supernet.run(supernet.draw(np.random.default_rng(seed)), torch.rand(2, 1, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in supernet.parameters())
