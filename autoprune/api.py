@@ -226,7 +226,8 @@ def export(
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
         formats: `onnx`, the artifact with the file of the built-in target; or `pretrained`: the float weights and the
-            configuration of a model of transformers, for `from_pretrained` of its own class.
+            configuration of a model of transformers, for `from_pretrained` of its own class; or `nni`: what was chosen,
+            in NNI's form.
 
     Returns:
         The artifact's folder.
@@ -235,10 +236,11 @@ def export(
         ParityError: the exported file does not predict what the measured candidate predicts; nothing is written.
         ArtifactError: the folder cannot be written.
     """
+    from autoprune.export.nni_form import export_nni
     from autoprune.export.trial import export_pretrained, export_trial
     from autoprune.study import Study
 
-    writers = {"onnx": export_trial, "pretrained": export_pretrained}
+    writers = {"onnx": export_trial, "pretrained": export_pretrained, "nni": export_nni}
     if len(formats) != 1 or formats[0] not in writers:
         given = ", ".join(formats) or "none"
         raise BadInput(f"export: got the format {given}; known is one of {', '.join(writers)}")

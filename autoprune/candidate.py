@@ -25,7 +25,7 @@ from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 from autoprune.structure.parametrize import make_model
 from autoprune.task import Task, example_inputs
-from autoprune.task.sources import options_of
+from autoprune.task.model_space import space_of
 from autoprune.tensors import Inputs, call
 
 ARCHITECTURE = "architecture."
@@ -41,8 +41,8 @@ def architecture_choices(spec: Spec, task: Task) -> dict[str, Options]:
     wanted = spec.space.architecture
     if wanted == "default":
         wanted = getattr(task, "architecture", {})
-    if offered := options_of(task.model):
-        return _of_model_space(wanted, offered)
+    if (space := space_of(task.model)) is not None:
+        return _of_model_space(wanted, space.options)
     signature = inspect.signature(task.model)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     problems = [

@@ -233,7 +233,9 @@ def export(
     maximize: Annotated[
         str | None, typer.Option(metavar="METRIC", help="The best has the most of it.")
     ] = None,
-    formats: Annotated[str, typer.Option("--format", help="onnx, or pretrained (transformers).")] = "onnx",
+    formats: Annotated[
+        str, typer.Option("--format", help="onnx, pretrained (transformers), or nni (choices).")
+    ] = "onnx",
 ) -> None:
     """Write a candidate as files that run.
 

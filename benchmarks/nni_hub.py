@@ -46,15 +46,19 @@ Row = dict[str, Any]
 def sampled(reference: str, count: int) -> tuple[list[str], int]:
     """References to the baseline and to `count` random samples of a space, and how many draws it excluded."""
     from autoprune.errors import NoNetwork
-    from autoprune.task import model_factory
+    from autoprune.task.model_space import space_of
+    from autoprune.task.sources import model_factory
 
-    factory, generator = model_factory(reference), np.random.default_rng(0)
-    options: dict[str, Any] = vars(factory)["options"]
+    factory, generator = space_of(model_factory(reference)), np.random.default_rng(0)
+    assert factory is not None
     found, excluded = [reference], 0
     for _ in range(TRIES):
         if len(found) > count:
             break
-        point = {name: one.values[int(generator.integers(len(one.values)))] for name, one in options.items()}
+        point = {
+            name: one.values[int(generator.integers(len(one.values)))]
+            for name, one in factory.options.items()
+        }
         try:
             factory(**point)
         except NoNetwork:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from autoprune.references import is_argument
 from autoprune.space import Choice, Value
+from autoprune.spec import nni_space
 from autoprune.spec.fields import plain_values, shown
 from autoprune.spec.parts import (
     Globs,
@@ -129,6 +130,25 @@ class SpaceSpec(Section):
     data_pruning: Annotated[DataPruningSpace | None, BeforeValidator(switch)] = None
     transfer: Annotated[TransferSpace | None, BeforeValidator(switch)] = None
     train: TrainSpace | None = None
+    nni: dict[str, Any] | None = Field(
+        default=None, description="NNI's search space: a JSON file, or its content as it is"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_nni(cls, given: Any, info: ValidationInfo) -> Any:
+        """A search space of NNI says what the spec does not say itself."""
+        if not isinstance(given, Mapping) or given.get("nni") is None:
+            return given
+        content = nni_space.read(given["nni"], (info.context or {}).get("folder"))
+        space = {**given, "nni": dict(content)}
+        for section, fields in nni_space.sections(content).items():
+            before = space.get(section)
+            if before is None or isinstance(before, Mapping):
+                space[section] = {**fields, **(before or {})}
+            elif before is True or before == "default":
+                space[section] = fields
+        return space
 
     @model_validator(mode="before")
     @classmethod

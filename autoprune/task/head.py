@@ -85,14 +85,13 @@ class WithHead:
         example: Callable[[], Inputs],
         chosen: Callable[[Any], torch.Tensor],
     ) -> None:
-        self._make, self._head, self._chosen = make, head, chosen
+        self.make, self._head, self._chosen = make, head, chosen
         self._give, self._example = example, None
-        self.options = getattr(make, "options", {})  # of a model space
         with contextlib.suppress(TypeError, ValueError):  # written in C, and without a signature
             self.__signature__ = inspect.signature(make)
 
     def __call__(self, *positional: Any, **named: Any) -> nn.Module:
-        model = self._make(*positional, **named)
+        model = self.make(*positional, **named)
         if self._example is None:  # a copy: one example must not hold the memory of a whole split
             self._example = map_tensors(torch.clone, self._give())
         give_head(model, self._head, self._example, self._chosen)

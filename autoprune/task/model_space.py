@@ -125,6 +125,15 @@ class SampledSpace:
             raise ModelError(f"{self._where} {raised(error)}") from error
         return model
 
+    def sample(self, chosen: Mapping[str, Value]) -> dict[str, Any]:
+        """A point in NNI's form, label -> value, as `nni.nas.space.model_context` takes it.
+
+        Raises:
+            NoNetwork: the space's own constraints exclude it.
+        """
+        found = self._sample({**self._baseline(), **chosen})
+        return {part.label: found[part.label] for part in self._parts}
+
     def _leaves(self) -> dict[str, Any]:
         """The mutables and constraints of the space, by label."""
         try:
@@ -218,6 +227,15 @@ class SampledSpace:
             if problem := constraint.check_contains(sample):
                 raise NoNetwork(f"{self._where}: these choices exclude each other: {problem}")
         return sample
+
+
+def space_of(make: Any) -> SampledSpace | None:
+    """The model space behind what makes a task's networks; None for anything else."""
+    while not isinstance(make, SampledSpace):
+        if not hasattr(make, "make"):
+            return None
+        make = make.make
+    return make
 
 
 class _OneOf:

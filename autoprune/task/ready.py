@@ -17,10 +17,10 @@ from autoprune.task.check_model import make_copyable
 from autoprune.task.contract import Data
 from autoprune.task.head import WithHead, head_of
 from autoprune.task.metric import Metric, load_metrics, values_of
-from autoprune.task.model_space import SampledSpace, is_model_space
+from autoprune.task.model_space import SampledSpace, is_model_space, space_of
 from autoprune.task.output import main_output
 from autoprune.task.parts import make_data
-from autoprune.task.sources import model_factory, options_of
+from autoprune.task.sources import model_factory
 from autoprune.tensors import Inputs
 
 Network = nn.Module | Callable[..., nn.Module] | str
@@ -78,7 +78,8 @@ class ReadyTask:
             )
         found = resolve(data, folder=folder) if isinstance(data, str) else data
         self._data = _splits(found) if isinstance(found, tuple) else found
-        offered = {name: options.values for name, options in options_of(self.model).items()}
+        space = space_of(self.model)
+        offered = {} if space is None else {name: one.values for name, one in space.options.items()}
         self.architecture: dict[str, Sequence[Value]] = dict(architecture or offered)
         self._metrics: dict[str, Metric] = load_metrics(metrics or {}, folder)
 

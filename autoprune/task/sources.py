@@ -26,7 +26,6 @@ from torch import fx, nn
 from autoprune.deployed.unquantize import unquantize
 from autoprune.errors import AutopruneError, ModelError, UnresolvedReference, raised
 from autoprune.references import nearest, resolve, split_query, wrong_arguments
-from autoprune.space import Options
 from autoprune.stored import load
 from autoprune.task.configured import configured
 from autoprune.task.model_space import PREFIX, SampledSpace, hub_space, is_model_space
@@ -108,12 +107,6 @@ def is_folder(where: str, folder: Path | None) -> bool:
     return bool(where.strip()) and names_one
 
 
-def options_of(make: ModelFactory) -> dict[str, Options]:
-    """What a model space offers to search, by label; nothing for what has keyword arguments instead."""
-    options: dict[str, Options] = getattr(make, "options", {})
-    return options
-
-
 class _Factory:
     """Calls `make`, checks that a network comes out, and fills the baseline with stored weights.
 
@@ -128,15 +121,14 @@ class _Factory:
         arguments: Mapping[str, Any],
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self._where, self._make, self._arguments, self._weights = where, make, dict(arguments), weights
-        self.options = options_of(make)
+        self._where, self.make, self._arguments, self._weights = where, make, dict(arguments), weights
         self.__signature__ = _with_defaults(where, make, arguments)
 
     def __call__(self, **arguments: Any) -> nn.Module:
         if problem := wrong_arguments(self, arguments):
             raise UnresolvedReference(f"{self._where}: {problem}")
         try:
-            model = self._make(**{**self._arguments, **arguments})
+            model = self.make(**{**self._arguments, **arguments})
         except AutopruneError:
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from autoprune.errors import MissingExtra, ModelError, NoNetwork, UnresolvedRefe
 from autoprune.nni_imports import nni_module
 from autoprune.space import Options
 from autoprune.task import ClassificationTask, model_factory
-from autoprune.task.model_space import BASELINES, SampledSpace
+from autoprune.task.model_space import BASELINES, SampledSpace, space_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import nni_spaces
@@ -31,6 +32,12 @@ TINY = {
     "ShuffleNetSpace": "num_labels=10",
     "AutoFormer": "num_labels=10&img_size=32&search_embed_dim=[32, 48]&search_depth=[1, 2]&search_num_heads=[2, 4]",
 }
+
+
+def options_of(factory: Any) -> dict[str, Options]:
+    space = space_of(factory)
+    assert space is not None
+    return space.options
 
 
 def test_mutables_become_choices_by_their_labels() -> None:
@@ -72,14 +79,14 @@ def test_values_that_are_no_numbers_and_numbers_on_a_scale() -> None:
 
 def test_the_baseline_is_named_behind_the_question_mark_and_arguments_are_the_class_s() -> None:
     factory = model_factory("nni:NasBench201?stem_out_channels=4&num_modules_per_stack=1&cell/0_1=none")
-    assert vars(factory)["options"]["cell/0_1"].neutral == "none"
+    assert options_of(factory)["cell/0_1"].neutral == "none"
     assert factory().stem[0].out_channels == 4
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_every_space_of_the_hub_makes_its_baseline(name: str) -> None:
     factory = model_factory(f"nni:{name}?{TINY.get(name, 'width=[4, 8]&num_cells=[3]')}")
-    assert len(vars(factory)["options"]) > 5
+    assert len(options_of(factory)) > 5
     model = factory().eval()
     outputs = model(torch.rand(2, 3, 32, 32))
     assert outputs.shape == (2, 10)
@@ -90,7 +97,7 @@ def test_every_space_of_the_hub_makes_its_baseline(name: str) -> None:
 
 def test_points_that_the_space_itself_excludes_are_no_networks() -> None:
     factory = model_factory(f"nni:NasBench101?{TINY['NasBench101']}")
-    edges = {name: True for name in vars(factory)["options"] if name.startswith("cell/input")}
+    edges = {name: True for name in options_of(factory) if name.startswith("cell/input")}
     with pytest.raises(NoNetwork, match="exclude each other: Expected at most 9 edges"):
         factory(**edges)
 
