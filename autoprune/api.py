@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import BadInput, RunFolderError, SearchFailed
 from autoprune.references import resolve, search_spaces_folder
+from autoprune.search.assessors import check_installed
 from autoprune.search.profile import check_reachable, make_profile, unreachable
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
@@ -80,6 +81,7 @@ def search(
     folder = _free_folder(resolved.name) if run is None else Path(run)
     _refuse_unusable(folder)
     _sampler(resolved, {})  # refused before the work of minutes
+    check_installed(resolved.search.stop)
     with _workers(resolved, task, on_event) as pool:
         weights, made = _prepare(pool, resolved, on_event)
         check_reachable(resolved, made)
@@ -292,6 +294,7 @@ def listing() -> dict[str, list[str]]:
     """What is built in, by kind."""
     from autoprune.search.samplers import BUILT_IN as SAMPLERS
     from autoprune.spec import techniques
+    from autoprune.spec.sections import CURVE, MEDIAN
     from autoprune.targets import BUILT_IN as TARGETS
     from autoprune.task import BUILT_IN as TASKS
     from autoprune.task.model_space import BASELINES, PREFIX
@@ -301,6 +304,7 @@ def listing() -> dict[str, list[str]]:
         "model_space": [f"{PREFIX}{name}" for name in sorted(BASELINES)],
         "target": sorted(TARGETS),
         "sampler": sorted(SAMPLERS),
+        "stop": ["halving", MEDIAN, CURVE],
         "criterion": list(techniques.CRITERIA),
         "granularity": list(techniques.HOLES),
         "schedule": list(dict.fromkeys((*techniques.SCHEDULES, *techniques.SPARSITY_SCHEDULES))),

@@ -17,6 +17,7 @@ from autoprune.constraint import COMPUTABLE, MEASURED
 from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
 from autoprune.search.anchors import first_points
+from autoprune.search.assessors import Assessed
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
@@ -115,6 +116,7 @@ class _Loop:
         self._last_rung = len(spec.rung_epochs) - 1
         self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
+        self._assessed = None if spec.search.stop == "halving" else Assessed(study)
         self._improvable = [c.metric not in (*COMPUTABLE, *MEASURED) for c in spec.constraints]
         self._barren = self._failures = self._results = 0
         self._left_out = 0  # re-validations that there was no time for
@@ -238,6 +240,8 @@ class _Loop:
             for results in self._rungs
             for trial in best_first(results, self._improvable)[: math.ceil(share * len(results))]
         }
+        if self._assessed is not None:
+            keep |= self._assessed.alive(trial for results in self._rungs for trial in results)
         self.study.drop_checkpoints(keep)
 
     # -- what goes out ---------------------------------------------------------------------------------------
@@ -291,6 +295,9 @@ class _Loop:
         allowed = [rung - 1 for rung in open_rungs if rung and self._budgets.allow(rung, size)]
         if not allowed:
             return None
+        if self._assessed is not None:
+            results = [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)]
+            return self._assessed.next_promotion(results, self._promoted)
         return next_promotion(
             [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)],
             self._promoted,

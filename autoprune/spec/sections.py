@@ -70,6 +70,10 @@ NOT_SAMPLERS = {
 """Tuners of NNI that are refused: why, and what there is instead."""
 
 
+MEDIAN, CURVE = "nni-medianstop", "nni-curvefitting"
+LEAST_POINTS = 4  # that a learning curve is fitted to
+
+
 def _sampler(name: str, info: ValidationInfo) -> str:
     if name in NOT_SAMPLERS:
         raise ValueError(f"got {name!r}: {NOT_SAMPLERS[name]}")
@@ -264,7 +268,7 @@ class Search(Section):
     """Who proposes, and when a trial is stopped.
 
     Rungs are epochs of training in all, 0 for none: a trial that is not among the best 1/`reduction` at its
-    rung is stopped there.
+    rung is stopped there, or (`stop`) one that an assessor of NNI thinks little of.
     """
 
     sampler: Annotated[str, AfterValidator(_sampler)] = Field(
@@ -274,6 +278,7 @@ class Search(Section):
         tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(as_tuple), AfterValidator(_growing)
     ] = Field(default=(0.0, 1.0, 3.0), description="a list of growing epochs, each 0 or more: [0, 1, 3]")
     reduction: int = Field(default=3, ge=2, description="a whole number of 2 or more")
+    stop: Literal["halving", "nni-medianstop", "nni-curvefitting"] = "halving"
     warm_start: bool = Field(default=True, description="true or false")
     profile: Literal["full", "costs"] | None = None
     inherit: Literal["reference", "nearest"] = "reference"

@@ -18,7 +18,18 @@ from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
 from autoprune.spec.parts import Reference, Section, as_tuple, named, switch
 from autoprune.spec.problems import problems_of
-from autoprune.spec.sections import LIMITS, TARGETS, TASKS, Budget, Search, SpaceSpec, Supernet, Train
+from autoprune.spec.sections import (
+    CURVE,
+    LEAST_POINTS,
+    LIMITS,
+    TARGETS,
+    TASKS,
+    Budget,
+    Search,
+    SpaceSpec,
+    Supernet,
+    Train,
+)
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
@@ -147,6 +158,7 @@ class Spec(Section):
         except ValidationError as error:
             raise SpecError(problems_of(error, cls, given) + untrained(given) + unshared(given)) from None
         contrary = conflicts(spec.objectives, spec.constraints) if check_files else []
+        contrary += spec.problems_of_stopping()
         if problems := untrained(given) + unshared(given) + spec.problems_of_workers() + contrary:
             raise SpecError(problems)
         return spec
@@ -195,6 +207,21 @@ class Spec(Section):
                 for path in where[: len(lacking)]
             ]
         return problems
+
+    def problems_of_stopping(self) -> list[str]:
+        """What the assessor that is to stop trials cannot work with."""
+        rule, first, rungs = self.search.stop, self.objectives[0], len(self.search.rungs)
+        if rule == "halving":
+            return []
+        problems = []
+        if first.metric in (*COMPUTABLE, *MEASURED):
+            problems.append(f"got the first objective {first.metric!r}, expected one that training changes")
+        if rule == CURVE and first.direction != "maximize":
+            problems.append(f"got {first.metric} to minimize, expected a first objective to maximize")
+        needed = LEAST_POINTS + 1 if rule == CURVE else 2
+        if rungs < needed:
+            problems.append(f"got {rungs} rungs, expected {needed} or more in search.rungs")
+        return [f"search.stop: {rule}: {problem}, or 'halving'" for problem in problems]
 
     def problems_of_metrics(self, produced: Iterable[str]) -> list[str]:
         """One line for each objective or constraint on a metric that is not among those `produced`."""
