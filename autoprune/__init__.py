@@ -49,6 +49,7 @@ _HOME = {
     "profile": "autoprune.api",
     "report": "autoprune.api",
     "resume": "autoprune.api",
+    "retrain": "autoprune.api",
     "revalidate": "autoprune.api",
     "search": "autoprune.api",
 }
@@ -69,6 +70,7 @@ __all__ = [
     "profile",
     "report",
     "resume",
+    "retrain",
     "revalidate",
     "search",
 ]

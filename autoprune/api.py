@@ -254,6 +254,46 @@ def export(
     return writers[formats[0]](study, found, _evaluator(study, task), to)
 
 
+def retrain(
+    structure: str | Path,
+    to: str | Path,
+    *,
+    spec: SpecLike | None = None,
+    epochs: float | None = None,
+    seed: int = 0,
+    task: Task | None = None,
+) -> dict[str, float]:
+    """Train a chosen architecture from scratch, from the JSON of its structure alone; no weight of the search is read.
+
+    Args:
+        structure: `structure.json` of an artifact.
+        to: the checkpoint to write (safetensors, with the structure in its header); it must not exist.
+        spec: says the task and how to train; by default the one in `config.yaml` beside the structure.
+        epochs: by default the spec's `train.epochs`.
+        seed: of the initial weights and of training.
+        task: a ready task object in place of the spec's.
+
+    Returns:
+        Its metrics on the test split, as a float network, and its costs.
+
+    Raises:
+        BadInput: no such structure, or one that the task's model has no place for; nothing was written.
+    """
+    from autoprune.evaluate import Evaluator
+    from autoprune.export.retrain import beside, check_new, read_structure, retrained, write_checkpoint
+
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise BadInput(f"retrain: epochs: got {epochs}, expected a number above 0")
+    check_new(Path(to))
+    found = read_structure(Path(structure))
+    resolved = load_spec(spec if spec is not None else beside(Path(structure)))
+    evaluator = Evaluator(resolved, task)
+    evaluator.attach_data(None)
+    content, metrics = retrained(found, evaluator, resolved.train.epochs if epochs is None else epochs, seed)
+    write_checkpoint(Path(to), content)
+    return metrics
+
+
 def report(run: str | Path, *, open_browser: bool = False) -> Path:
     """Rebuild `report.html` in the run folder; returns its path."""
     from autoprune.report import write_report

@@ -270,6 +270,28 @@ def finish(
     print(f"trial {found.number}: {', '.join(f'{n} {figure(n, v)}' for n, v in found.metrics.items())}")
 
 
+@_command("retrain")
+def retrain(
+    structure: Annotated[Path, typer.Argument(metavar="STRUCTURE", help="structure.json of an artifact.")],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The checkpoint to write, as safetensors.")],
+    spec: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="The task, and how to train; else config.yaml beside it."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="E", help="In place of the spec's.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the initial weights and of training.")] = 0,
+) -> None:
+    """Train an architecture from scratch.
+
+    Its JSON says what it is; no weight of the search is read.
+    """
+    from autoprune import api
+    from autoprune.report.readable import figure
+
+    metrics = api.retrain(structure, to, spec=spec, epochs=epochs, seed=seed)
+    print(f"{to}: {', '.join(f'{n} {figure(n, v)}' for n, v in metrics.items())} (test split)")
+
+
 @_command("revalidate")
 def revalidate(
     run: RunArgument,
