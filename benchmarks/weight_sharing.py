@@ -6,7 +6,7 @@
 
 `ranks` trains one supernet, then `--networks` sub-networks by themselves for `--alone` epochs each, and prints the rank
 correlation (Spearman) of their accuracies with those that they inherit, BatchNorm statistics estimated anew, on the
-validation split. `search` runs the same spec twice, with the supernet and without it, each in a folder beside the JSON
+validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec twice, with the supernet and without it, each in a folder beside the JSON
 file, and prints the device-seconds after which the former has the hypervolume that the latter ends with. Both go on
 where they were killed. Wanted: 0.8 at 20 sub-networks; a tenth of the compute.
 """
@@ -26,6 +26,7 @@ from scipy.stats import spearmanr
 
 import autoprune
 from autoprune.candidate import architecture_choices
+from autoprune.proxies import rank_correlations, scores, worthwhile
 from autoprune.sandwich import train_supernet
 from autoprune.spec import Spec, load_spec
 from autoprune.supernet import Supernet
@@ -100,7 +101,8 @@ def ranks(spec: Spec, task: Task, kept: Kept, arguments: argparse.Namespace) -> 
         path.write_bytes(supernet.to_bytes())
         kept.get("seconds of reference and supernet", lambda: time.perf_counter() - start)
     supernet.read(path.read_bytes())
-    rows = []
+    rows, scored = [], []
+    batch = next(iter(data.train.batches(64, shuffle=arguments.seed)))
     for architecture in distinct(supernet, arguments.networks, arguments.seed):
         name = json.dumps(architecture, sort_keys=True)
 
@@ -125,11 +127,12 @@ def ranks(spec: Spec, task: Task, kept: Kept, arguments: argparse.Namespace) -> 
         )
     table = np.array(rows)
     spent = kept.get("seconds of reference and supernet", lambda: float("nan"))
-    print(
-        f"rank correlation with accuracy alone: inherited {spearmanr(table[:, 0], table[:, 1]).statistic:.3f}, "
-        f"parameter count {spearmanr(table[:, 2], table[:, 1]).statistic:.3f} ({len(rows)} networks)"
-    )
-    print(f"reference and supernet {spent:.0f} s; a network alone {table[:, 3].mean():.0f} s on average")
+    print(f"rank correlation with accuracy alone, {len(rows)} networks:")
+    print(f"  inherited {spearmanr(table[:, 0], table[:, 1]).statistic:.3f}")
+    found = rank_correlations(scored, table[:, 1].tolist())
+    print(f"  {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
+    print(f"  proxies that beat the parameter count: {', '.join(worthwhile(found)) or 'none'}")
+    print(f"reference and supernet {spent:.0f} s; a network alone {table[:, 2].mean():.0f} s on average")
 
 
 def distinct(supernet: Supernet, count: int, seed: int) -> list[dict[str, Any]]:
