@@ -6,9 +6,10 @@
 
 `ranks` trains one supernet, then `--networks` sub-networks by themselves for `--alone` epochs each, and prints the rank
 correlation (Spearman) of their accuracies with those that they inherit, BatchNorm statistics estimated anew, on the
-validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec twice, with the supernet and without it, each in a folder beside the JSON
-file, and prints the device-seconds after which the former has the hypervolume that the latter ends with. Both go on
-where they were killed. Wanted: 0.8 at 20 sub-networks; a tenth of the compute.
+validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec
+twice, with the supernet and without it, each in a folder beside the JSON file, and prints the device-seconds after
+which the former has the hypervolume that the latter ends with. Both go on where they were killed. Wanted: 0.8 at 20
+sub-networks; a tenth of the compute.
 """
 
 from __future__ import annotations
@@ -120,11 +121,11 @@ def ranks(spec: Spec, task: Task, kept: Kept, arguments: argparse.Namespace) -> 
             return [evaluate_metrics(model, task, data.val)["accuracy"], time.perf_counter() - start]
 
         accuracy, seconds = kept.get(f"alone {name}", alone)
-        params = sum(p.numel() for p in task.model(**architecture).parameters())
-        rows.append((kept.get(f"inherited {name}", inherited), accuracy, params, seconds))
-        print(
-            f"{rows[-1][0]:6.2f} inherited, {accuracy:6.2f} alone, {params:8d} parameters  {name}", flush=True
-        )
+        torch.manual_seed(arguments.seed)
+        scored.append(scores(task.model(**architecture), task, batch))
+        rows.append((kept.get(f"inherited {name}", inherited), accuracy, seconds))
+        size = f"{scored[-1]['params']:8.0f} parameters"
+        print(f"{rows[-1][0]:6.2f} inherited, {accuracy:6.2f} alone, {size}  {name}", flush=True)
     table = np.array(rows)
     spent = kept.get("seconds of reference and supernet", lambda: float("nan"))
     print(f"rank correlation with accuracy alone, {len(rows)} networks:")
