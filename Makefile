@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench chaos clean
 
 demo: $(READY)
 	@$(BIN)/python benchmarks/demo.py
@@ -24,6 +24,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loop_overhead.py --tune-trials 0
 	$(BIN)/python benchmarks/measure_latency.py
+
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -48,7 +48,8 @@ SeedOption = Annotated[int | None, typer.Option(metavar="S", help="Every random 
 
 
 def main() -> None:
-    """The entry point of `autoprune`."""
+    """The entry point of `autoprune`. A notice that the machine will be taken away (SIGTERM) ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SystemExit as end:

@@ -66,8 +66,6 @@ class Pool:
         warn: Callable[[str], None] = lambda _: None,
         **fields: Any,
     ) -> None:
-        import ray
-
         self.cluster = cluster or Cluster(**fields)
         self._shapes, self._depth, self._warn = self.cluster.by_name, depth, warn
         self._time_limit = 60 * (self.cluster.trial_minutes or math.inf)
@@ -81,7 +79,7 @@ class Pool:
         self._looked = time.monotonic()
         self._failed_starts = 0
         self._head = ""  # of a cluster that was joined here
-        self._owns_ray = not ray.is_initialized()
+        self._owns_ray = not session.is_running()
         if self._owns_ray:
             self._enter()
         try:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from autoprune.errors import BadInput
 from autoprune.spec import Shape
 
 PROBE_SECONDS = 9.0
 RELEASE_SECONDS = 5.0  # what a pool before this one used comes free a moment after it was closed
-QUIET = {"log_to_driver": False, "logging_level": "error"}
 UNPROTECTED = (
     "asks for no token, so that whoever reaches its ports can run code on it (CVE-2023-48022); start it with "
     "RAY_AUTH_MODE=token in the environment, after `ray get-auth-token --generate`"
@@ -39,14 +41,19 @@ print(found.decode())
 """
 
 
+def is_running() -> bool:
+    """Whether this process has a Ray already; asking does not import it, so that `start` can settle how it is."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 def start(cpus: float) -> None:
     """Start a Ray that ends with this process, on this machine and for it alone."""
+    if "ray" not in sys.modules:  # which reads it once; newer versions ask for a token by themselves
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     _settle()
-    import ray
-
     # A bare ray.init() would join whatever a stale address file points at.
     with _loopback():
-        ray.init(address="local", num_cpus=max(1, math.ceil(cpus)), include_dashboard=False, **QUIET)
+        _init(address="local", num_cpus=max(1, math.ceil(cpus)), include_dashboard=False)
 
 
 def join(address: str, warn: Callable[[str], None]) -> str:
@@ -80,12 +87,23 @@ def join(address: str, warn: Callable[[str], None]) -> str:
     if not found.get("is_protected"):
         warn(f"the cluster at {head} {UNPROTECTED}")
     try:
-        ray.init(address=head, **QUIET)
+        with _loopback() if _is_on_loopback(head) else nullcontext():
+            _init(address=head)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "; it asks for a token, expected in RAY_AUTH_TOKEN_PATH" if found.get("is_protected") else ""
         raise BadInput(f"cluster.address: got {address!r}, it cannot be joined: {reason}{hint}") from None
     return head
+
+
+def _init(**settings: Any) -> None:
+    """`ray.init`, but for what it does to SIGTERM: who set a way to end cleanly, as the command line does, keeps it."""
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level="error", **settings)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def answers(head: str, timeout: float = 2.0) -> bool:
@@ -135,12 +153,11 @@ def _settle() -> None:
     """Settings that Ray reads when it is imported."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Have a Ray that is started inside listen on 127.0.0.1, as it does by itself on macOS and Windows.
+    """Have a Ray that is started or joined inside use 127.0.0.1, as it does by itself on macOS and Windows.
 
     `ray.init(_node_ip_address="127.0.0.1")` takes the machine's outer address instead.
     """
@@ -152,6 +169,15 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _is_on_loopback(head: str) -> bool:
+    """Whether a cluster listens on this machine's loopback and nowhere else; Ray would look on the outer address."""
+    from ray._private.services import get_node_ip_address
+
+    host, _, port = head.rpartition(":")
+    is_here = host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+    return is_here and not answers(f"{get_node_ip_address()}:{port}")
 
 
 def _find() -> str:

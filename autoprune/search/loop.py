@@ -83,6 +83,8 @@ def run_search(
         KeyboardInterrupt: after everything was committed; the study can be resumed.
     """
     loop = _Loop(study, workers, sampler, on_event)
+    if on_event is not None:
+        study.warn = lambda what: on_event("warning", {"what": what})
     with study.clock():
         try:
             loop.run()

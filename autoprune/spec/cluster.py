@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
@@ -135,7 +136,7 @@ class Cluster(Shape):
         left_out = set(Shape.model_fields) if self.shapes else {"shapes", "rungs"}
         return {name: value for name, value in plain(self).items() if name not in left_out}
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Shape]:
         """The shapes by name; the only one is called `worker`."""
         own = {name: getattr(self, name) for name in Shape.model_fields}

@@ -130,21 +130,24 @@ class Journal(BaseJournalBackend):
         self._unread += logs
 
     def commit(self) -> None:
-        """Make everything that was appended durable.
+        """Make everything that was appended durable. One that failed can be tried again: it writes all of it anew.
 
         Raises:
             RunFolderError: the disk is full or gone.
         """
         if not self._waiting or self._file is None:
             return
-        data, end = memoryview(b"".join(self._waiting)), os.fstat(self._file).st_size
+        data = b"".join(self._waiting)
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
+            if os.fstat(self._file).st_size != self._end:  # a commit before this one broke off
+                os.ftruncate(self._file, self._end)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._file, left) :]
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, end)  # a later commit then starts at the end of a line
             raise RunFolderError(f"{self._path} cannot be written: {error.strerror or error}") from None
+        self._end += len(data)
         self._waiting = []
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,7 @@ JOURNAL = "study.journal"
 PROFILE = "profile.json"
 REVALIDATION = "revalidation"
 FORMAT = 1
+PATIENCE_SECONDS = 120.0  # for so long a disk that is full or gone is waited for
 WORST_VIOLATION = 1e9  # stands for infinity, which JSON does not have
 
 
@@ -55,10 +56,12 @@ class Study:
         spec: what was asked for.
         space: what may be decided.
         baseline: metrics of the uncompressed network.
+        warn: told of trouble that is waited out; whoever searches sets it.
     """
 
     def __init__(self, folder: Path, journal: Journal, lock: Lock | None) -> None:
         self.folder = folder
+        self.warn: Callable[[str], None] = lambda _: None
         self._journal, self._lock = journal, lock
         self._storage = journal.storage()
         studies = self._storage.get_all_studies()
@@ -236,8 +239,29 @@ class Study:
         self.commit()
 
     def commit(self) -> None:
-        """Make everything that was logged durable: one write, one fsync."""
-        self._journal.commit()
+        """Make everything that was logged durable: one write, one fsync. A disk that is full or gone is waited for.
+
+        Raises:
+            RunFolderError: it stays so.
+        """
+        self._patiently(self._journal.commit)
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        """Write to the run folder, again and again for a while where that fails."""
+        end, is_told = time.monotonic() + PATIENCE_SECONDS, False
+        while True:
+            try:
+                return write()
+            except RunFolderError as error:
+                if time.monotonic() >= end:
+                    raise RunFolderError(
+                        f"{error}; what was recorded before is safe, and "
+                        f"`autoprune resume {self.folder}` goes on from it"
+                    ) from None
+                if not is_told:
+                    self.warn(f"{error}; trying again for {PATIENCE_SECONDS:g} s")
+                    is_told = True
+                time.sleep(min(1.0, PATIENCE_SECONDS / 10))
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Note where the search stands: `running`, `finished` or `interrupted`; durable at once."""
@@ -249,8 +273,9 @@ class Study:
     def save_checkpoint(self, evaluation: Evaluation) -> None:
         """Write the weights that an evaluation came with, if any."""
         if evaluation.checkpoint is not None:
-            self._checkpoints.save(
-                evaluation.trial, evaluation.rung, evaluation.checkpoint, evaluation.repeat
+            weights = evaluation.checkpoint
+            self._patiently(
+                lambda: self._checkpoints.save(evaluation.trial, evaluation.rung, weights, evaluation.repeat)
             )
 
     def load_checkpoint(self, trial: int, rung: int | None = None) -> bytes | None:

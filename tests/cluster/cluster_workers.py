@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from autoprune.errors import SpecError, TaskError
 from autoprune.record import Evaluation, Request
@@ -32,20 +34,33 @@ class Held:
         return os.getpid()
 
     def evaluate(self, request: Request) -> Evaluation:
-        how = request.choices.get("how", "")
+        how = str(request.choices.get("how", ""))
         if how == "raise":
             raise ValueError("an odd choice")
         if how == "sleep":
-            time.sleep(60)
+            time.sleep(float(request.choices.get("seconds", 60)))
         if how == "die":
             os._exit(1)
-        if how == "die_once":
-            flag = Path(str(request.choices["flag"]))
-            if not flag.exists():
-                flag.touch()
-                os._exit(1)
+        if how.endswith("_once"):
+            self.break_once(how, Path(str(request.choices["flag"])))
+        if how == "leak":
+            self.attached.append(bytearray(os.urandom(1) * 300_000_000))
+        if how == "node":
+            time.sleep(0.2)
         value = self.factor * float(request.choices.get("x", 0.0))
-        return Evaluation(request.trial, request.rung, "finished", request.choices, {"y": value})
+        found = Evaluation(request.trial, request.rung, "finished", request.choices, {"y": value})
+        found.structure = {"node": ray.get_runtime_context().get_node_id(), "process": os.getpid()}
+        return found
+
+    def break_once(self, how: str, flag: Path) -> None:
+        """Break in a way that the next worker is spared; the flag keeps where that was."""
+        if flag.exists():
+            return
+        flag.write_text(ray.get_runtime_context().get_node_id())
+        if how == "die_once":
+            os._exit(1)
+        os.kill(os.getpid(), {"hang_once": signal.SIGSTOP, "leave_once": signal.SIGTERM}[how])
+        time.sleep(60)
 
     def attach(self, *values: Any) -> None:
         self.attached.append(values)

@@ -5,6 +5,7 @@ python driver.py RUN_FOLDER [trials]
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def show(kind: str, payload: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
     spec = search_spec(budget={"trials": int(sys.argv[2])})
     with (
         Study.create(sys.argv[1], spec, SPACE, {}, BASELINE) as study,

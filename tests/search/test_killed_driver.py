@@ -45,9 +45,10 @@ def test_kill_9_loses_no_evaluation_and_resume_finishes_the_budget(tmp_path: Pat
         assert reported <= {(trial.number, rung) for trial in study.trials for rung in trial.evaluations}
 
 
-def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("notice", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_preemption_notice_stop_it_cleanly(tmp_path: Path, notice: int) -> None:
     process, reported = start(tmp_path / "run", 1000)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, notice)
     process.communicate(timeout=30)
     assert process.returncode != 0
     study = Study.open(tmp_path / "run")

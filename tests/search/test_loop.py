@@ -229,3 +229,27 @@ def test_who_looks_on_is_told_what_is_durable(tmp_path: Path) -> None:
     kinds = [kind for kind, _ in seen]
     assert kinds[0] == "started" and kinds[-1] == "finished"
     assert {"evaluated", "promoted", "rejected"} <= set(kinds)
+
+
+def test_a_poison_candidate_is_never_proposed_again(tmp_path: Path) -> None:
+    space = Space({"architecture.depth": Options((1, 2, 3), 3)})
+
+    def evaluate(request: Request) -> Evaluation:
+        if request.choices["architecture.depth"] == 3:
+            died = Evaluation(request.trial, 0, "failed", request.choices, reason="the worker died")
+            died.is_poison = True
+            return died
+        full = {name: choice.neutral for name, choice in SPACE.items()}
+        full |= {f"quantize.{name}.weight_bits": 8 for name in "abcd"}
+        found = landscape(Request(request.trial, request.rung, {**full, **request.choices}))
+        found.choices, found.read = request.choices, dict(request.choices)
+        return found
+
+    workers = InlineWorkers(evaluate)
+    study = searched(tmp_path / "run", workers, space=space, search={"rungs": [0], "sampler": "random"})
+    assert sum(request.choices["architecture.depth"] == 3 for request in workers.seen) == 1
+    assert [trial.reason for trial in study.trials if trial.state == "failed"] == ["the worker died"]
+    again = InlineWorkers(evaluate)
+    with Study.open(tmp_path / "run", write=True) as study:
+        run_search(study, again, RandomSampler(seed=3))
+    assert again.seen == []
