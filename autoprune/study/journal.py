@@ -9,6 +9,7 @@ writing it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -139,13 +140,17 @@ class Journal(BaseJournalBackend):
             return
         data = b"".join(self._waiting)
         try:
-            if os.fstat(self._file).st_size != self._end:  # a commit before this one broke off
+            if (
+                os.fstat(self._file).st_size != self._end
+            ):  # one before broke off, and could not even be undone
                 os.ftruncate(self._file, self._end)
             left = memoryview(data)
             while left:
                 left = left[os.write(self._file, left) :]
             os.fsync(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
             raise RunFolderError(f"{self._path} cannot be written: {error.strerror or error}") from None
         self._end += len(data)
         self._waiting = []

@@ -10,6 +10,7 @@ from small_study import add, new_study
 
 from autoprune.errors import RunFolderError
 from autoprune.study import Study
+from autoprune.study import study as study_module
 
 
 def journal_of(folder: Path) -> Path:
@@ -73,7 +74,10 @@ def test_what_is_no_journal_is_not_touched(tmp_path: Path) -> None:
         Study.open(path.parent)
 
 
-def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "PATIENCE_SECONDS", 0.1)
     path = tmp_path / "run" / "study.journal"
     with new_study(tmp_path / "run") as study:
         add(study, 88.0, 1.5)
