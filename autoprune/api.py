@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import BadInput, RunFolderError, SearchFailed
+from autoprune.errors import BadInput, RunFolderError, SearchFailed, SpecError
 from autoprune.references import resolve, search_spaces_folder
 from autoprune.search.assessors import check_installed
 from autoprune.search.profile import check_reachable, make_profile, unreachable
@@ -403,6 +403,8 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
 
 def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The weights that candidates start from, by file, which every worker now has, and the profile."""
+    if problems := pool.call("unrunnable"):
+        raise SpecError(problems)
     _tell(on_event, "preparing", {"what": "the uncompressed reference"})
     weights, spent = {REFERENCE: pool.call("train_reference")}, 0.0
     _attach(pool.broadcast, weights)

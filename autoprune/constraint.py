@@ -22,8 +22,8 @@ Relative = Literal["percent", "difference"]
 COMPUTABLE = ("params", "macs", "bops", "size_bytes", "peak_memory_bytes")
 """Metrics that are computed exactly from a candidate's structure, before anything is trained."""
 
-MEASURED = ("latency_ms",)
-"""Metrics that the target measures on the finished candidate."""
+MEASURED = ("latency_ms", "energy_uj", "cycles", "dsp", "lut", "bram")
+"""Metrics that a target measures or models. With several targets each is there as `latency_ms@name` as well."""
 
 ACCEPTED_FORMS = (
     "'latency_ms <= 2' (absolute), 'size_bytes <= 25%' (percent of the baseline), "
@@ -34,10 +34,20 @@ _OPERATORS: dict[str, Operator] = {"<=": "<=", ">=": ">="}
 _TOLERANCE = 1e-9  # baseline - 1.0 is not exact in binary; a value on the limit keeps it
 _NUMBER = r"[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?"
 _CONSTRAINT = re.compile(
-    rf"(?P<metric>[a-z_]\w*)\s*(?P<operator><=|>=)\s*"
+    rf"(?P<metric>[a-z_]\w*(?:@[a-z_]\w*)?)\s*(?P<operator><=|>=)\s*"
     rf"(?:(?P<number>-?(?:{_NUMBER}))(?P<percent>\s*%)?|baseline(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?)",
     re.IGNORECASE | re.ASCII,
 )
+
+
+def is_cost(metric: str) -> bool:
+    """Whether a metric is what a network costs, not how good it is: training it longer does not change that."""
+    return metric.partition("@")[0] in (*COMPUTABLE, *MEASURED)
+
+
+def is_metric_name(text: object) -> bool:
+    """Whether a text can name a metric: `latency_ms`, or that of one target, `latency_ms@board`."""
+    return isinstance(text, str) and all(part.isidentifier() for part in text.split("@", 1))
 
 
 @dataclass(frozen=True)
@@ -94,11 +104,6 @@ class Constraint:
             sign = "-" if self.value < 0 else "+"
             return f"{self.metric} {self.operator} baseline {sign} {_plain(abs(self.value))}"
         return f"{self.metric} {self.operator} {_plain(self.value)}{'%' if self.relative else ''}"
-
-    @property
-    def is_computable(self) -> bool:
-        """Whether it can be checked before anything is trained."""
-        return self.metric in COMPUTABLE
 
     def limit(self, baseline: Mapping[str, float]) -> float:
         """The limit as a number, in the metric's own unit.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -33,7 +32,8 @@ from autoprune.clock import Clock
 from autoprune.compress import techniques_of
 from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context
-from autoprune.deployed import stored_bytes
+from autoprune.cost.energy import SOURCE as ENERGY_SOURCE
+from autoprune.deployed import deploy, stored_bytes
 from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
 from autoprune.foresight import Foresight
 from autoprune.frozen import freeze, unmatched
@@ -45,7 +45,8 @@ from autoprune.spec import Spec
 from autoprune.stretch import stretch
 from autoprune.structure.parametrize import fold_parametrizations, make_model
 from autoprune.supernet import Supernet
-from autoprune.targets import Measurement, Runnable, Target, load_target
+from autoprune.targets import Measurement, Runnable, Target, load_targets
+from autoprune.targets.target import OWN_CHOICES, Priced, configured, own_choices, price, problems_of
 from autoprune.task import (
     ArraySplit,
     Data,
@@ -60,8 +61,9 @@ from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, train
 from autoprune.training import Training, is_gradual
 
-SIZE = "size_bytes"
+SIZE, ENERGY = "size_bytes", "energy_uj"
 INHERITED = "inherited_from"
+TARGET = "target"
 PROBE_STEPS = 4
 
 
@@ -82,7 +84,7 @@ class Evaluator:
     def __init__(self, spec: Spec, task: Task | None = None, max_seconds: float | None = None) -> None:
         self.spec = spec
         self.task: Task = task or load_task(spec.task.use, spec.folder, spec.task.arguments)
-        self.target: Target = load_target(spec.target.use, spec.folder, spec.target.arguments)
+        self.target: Target = load_targets(spec)
         self.techniques = techniques_of(spec)
         on_gpu = spec.cluster.has_gpus and torch.cuda.is_available()
         device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
@@ -254,25 +256,41 @@ class Evaluator:
             result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
         with clock.time("measure"):
             measurement = self._measure(runnable, context, anew=request.repeat > 0)
-            result.metrics["latency_ms"] = measurement.latency_ms
-            result.measurement = asdict(measurement)
+            result.metrics.update(measurement.metrics)
+            result.measurement = measurement.to_json()
+            result.measurement["sources"] = {ENERGY: ENERGY_SOURCE, **measurement.sources}
 
     def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
         """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""
         structure = json.dumps(context.structure["layers"], sort_keys=True)
-        key = f"{context.structure['architecture']}{structure}"
+        key = f"{context.structure['architecture']}{structure}{context.structure.get(TARGET)}"
         if anew or key not in self._measured:
-            self._measured[key] = self.target.measure(runnable, self.example)
+            self._measured[key] = context.target.measure(runnable, self.example)
         return self._measured[key]
 
     def deploy(self, model: nn.Module, choices: Choices, context: Context) -> tuple[nn.Module, Runnable]:
         """The trained candidate as it is shipped: the module with its quantizers, and what the target runs."""
         deployed = finalized(self.techniques, model, choices, context)
-        return deployed, self.target.build(deployed, self.example)
+        return deployed, self.configure(choices, context).build(deployed, self.example)
+
+    def configure(self, choices: Choices, context: Context) -> Target:
+        """The target as its own choices set it, which are recorded."""
+        target = configured(self.target, choices)
+        if own := {name: value for name, value in choices.read.items() if name.startswith(OWN_CHOICES)}:
+            context.structure[TARGET] = own
+        context.target = target
+        return target
 
     def price(self, model: nn.Module, choices: Choices) -> dict[str, float]:
-        """What is exact before any training: params, macs, bops, size_bytes."""
-        return cost.count(model, self.example, bits_of(self.techniques, model, choices))
+        """What is known before any training: params, macs, bops, size_bytes, energy_uj, and what the target models."""
+        bits = bits_of(self.techniques, model, choices)
+        counted = cost.count(model, self.example, bits)
+        if len(self.spec.target) > 1:
+            counted |= {f"{ENERGY}@{name}": counted[ENERGY] for name in self.spec.target}
+        target = configured(self.target, choices)
+        if not isinstance(target, Priced):
+            return counted
+        return {**counted, **price(target, deploy(model, bits, self.example), self.example)}
 
     def stored(self, deployed: nn.Module, context: Context) -> dict[str, float]:
         """The size of the weight file where that depends on the weights: what `price` says is the most it can be."""
@@ -323,18 +341,29 @@ class Evaluator:
         choices, context = Choices(request.choices), self.context(request.repeat)
         return Training(self.spec, self.techniques, request, choices, context).ticket()
 
+    def _is_known(self, metric: str, metrics: Mapping[str, float]) -> bool:
+        """Whether a metric is known before training for good, and not measured on the finished candidate."""
+        return metric in metrics and metric not in getattr(self.target, "measures", ())
+
     def _broken(self, metrics: Mapping[str, float], context: Context) -> str:
         """Which constraints on computable costs do not hold, in words; empty when all do."""
         coded = coding_of(context.structure) != "none"  # its size depends on the weights as trained
         broken = [
             f"{constraint} (got {metrics[constraint.metric]:.6g})"
             for constraint in self.spec.constraints
-            if self.baseline and constraint.is_computable and not (coded and constraint.metric == SIZE)
+            if self.baseline
+            and self._is_known(constraint.metric, metrics)
+            and not (coded and constraint.metric == SIZE)
             if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)
 
     # -- what is known before the first trial --------------------------------------------------------------------
+
+    def unrunnable(self) -> list[str]:
+        """What the spec asks of the target that it cannot do, a line each: bits, and layers of the task's model."""
+        problems = problems_of(self.target, make_model(self.task, {}).eval(), self.example)
+        return [f"target: {line}" for line in problems]
 
     def describe(self) -> dict[str, Any]:
         """The space of this task on this target, and why some layers are not in it, as plain data.
@@ -363,6 +392,8 @@ class Evaluator:
                 for name, choice in technique.choices(model, self.example, self.target).items():
                     choices.setdefault(name, choice)
                 details.setdefault(technique.name, technique.describe(model, self.example))
+            for name, choice in own_choices(self.target, model, self.example).items():
+                choices.setdefault(name, choice)
         if self.spec.space.learning_rate is not None:
             choices["train.learning_rate"] = self.spec.space.learning_rate
         return {

@@ -82,7 +82,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     read: dict[str, Value] = field(default_factory=dict)
     structure: dict[str, Any] = field(default_factory=dict)
-    measurement: dict[str, float] = field(default_factory=dict)
+    measurement: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     seed: int = 0

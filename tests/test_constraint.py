@@ -107,11 +107,6 @@ def test_the_total_violation_is_zero_exactly_when_all_are_met():
     assert total_violation(constraints, {"latency_ms": 1.0}, BASELINE) == math.inf
 
 
-def test_only_costs_of_the_structure_are_computable():
-    assert Constraint.parse("macs <= 50%").is_computable
-    assert not Constraint.parse("accuracy >= 90").is_computable
-
-
 def test_where_reports_every_bad_part():
     assert [str(c) for c in parse_where("latency_ms<=2, size_bytes<=40%,")] == [
         "latency_ms <= 2",

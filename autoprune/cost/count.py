@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.cost.energy import energy_uj
 from autoprune.cost.memory import peak_memory_bytes
 from autoprune.cost.multiplications import multiplications
 from autoprune.deployed import QuantizedLayer, deploy, layer_kind, stored_bytes
@@ -34,8 +35,9 @@ def count(model: nn.Module, example: Inputs, bits: Bits | None = None) -> dict[s
         bits: layer -> (weight bits, activation bits); layers that are not in it stay float.
 
     Returns:
-        `params` and `macs` (numbers), `bops`, `size_bytes`: the exact size of the artifact's `model.safetensors`, and
-        `peak_memory_bytes`: of the activations that are alive at once (see `memory`).
+        `params` and `macs` (numbers), `bops`, `size_bytes`: the exact size of the artifact's `model.safetensors`,
+        `peak_memory_bytes`: of the activations that are alive at once (see `memory`), and `energy_uj`: modelled (see
+        `energy`).
     """
     bits = bits or {}
     total, by_module = multiplications(model, example)
@@ -49,6 +51,7 @@ def count(model: nn.Module, example: Inputs, bits: Bits | None = None) -> dict[s
         "bops": float(sum(macs * w * a for macs, w, a in widths) + elsewhere * FLOAT_BITS**2),
         "size_bytes": float(stored_bytes(deployed)),
         "peak_memory_bytes": float(peak_memory_bytes(deployed, example)),
+        "energy_uj": energy_uj(deployed, example),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective
+from autoprune.constraint import Constraint, Objective, is_cost
 from autoprune.errors import SearchFailed
 from autoprune.report.readable import figure, limit
 from autoprune.space import Value
@@ -32,7 +32,6 @@ TREES = 32
 TOLD_CHOICES = 3
 ACTIVE = 0.02  # of its limit: a constraint so near to it is active
 ACTIVE_SPREAD = 0.25  # but no more than so much of what the metric varies along the front
-COSTS = (*MEASURED, *COMPUTABLE)
 KILO = {"size_bytes": ("KB", 1e3), "latency_ms": ("ms", 1.0), "params": ("k", 1e3), "macs": ("M", 1e6)}
 
 Row = dict[str, Any]
@@ -233,11 +232,11 @@ def slopes_of(study: Study, chosen: Trial | None) -> list[Row]:
     The quality is the first objective that is no cost. Costs are the other objectives that are minimized, and what is
     limited from above.
     """
-    quality = next((o for o in study.spec.objectives if o.metric not in COSTS), None)
+    quality = next((o for o in study.spec.objectives if not is_cost(o.metric)), None)
     if quality is None:
         return []
     costs = [o.metric for o in study.spec.objectives if o is not quality and o.direction == "minimize"]
-    costs += [c.metric for c in study.spec.constraints if c.metric in COSTS and c.operator == "<="]
+    costs += [c.metric for c in study.spec.constraints if is_cost(c.metric) and c.operator == "<="]
     return [_slope(study, quality, Objective(cost, "minimize"), chosen) for cost in dict.fromkeys(costs)]
 
 

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.constraint import COMPUTABLE, MEASURED
+from autoprune.constraint import is_cost
 from autoprune.report.readable import budget_left, figure, share_spent
 
 Payload = dict[str, Any]
@@ -29,7 +29,6 @@ SECONDS_BETWEEN_LINES = 5.0
 MOST_NOTES = 4
 # Of the best trial; of a task without accuracy its first few metrics of its own.
 SHOWN = ("accuracy", "latency_ms", "size_bytes")
-COSTS = (*COMPUTABLE, *MEASURED)
 MOST_OWN = 2
 # These are said at once, however little time has passed since the last line.
 NOTED = ("preparing", "warning", "changed", "failed", "finished", "interrupted")
@@ -138,7 +137,7 @@ def figures_of(status: Mapping[str, Any]) -> dict[str, str]:
 def _listed(metrics: Mapping[str, float]) -> str:
     names = [name for name in SHOWN if name in metrics]
     if "accuracy" not in metrics:
-        names = [name for name in metrics if name not in COSTS][:MOST_OWN] + names
+        names = [name for name in metrics if not is_cost(name)][:MOST_OWN] + names
     return ", ".join(f"{name} {figure(name, metrics[name])}" for name in names)
 
 

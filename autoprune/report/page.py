@@ -129,7 +129,7 @@ def _header(study: Study) -> str:
     ]
     rungs = ", ".join(f"{epochs:g}" for epochs in spec.rung_epochs)
     rows = {
-        "task": f"<code>{escape(spec.task.use)}</code> on <code>{escape(spec.target.use)}</code>",
+        "task": f"<code>{escape(spec.task.use)}</code> on {_listed(spec.target)}",
         "objectives": ", ".join(objectives),
         "constraints": "<br>".join(constraints) or "none",
         "space": f"{len(study.space)} choices",
@@ -140,6 +140,10 @@ def _header(study: Study) -> str:
     }
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f'<h1>{escape(spec.name)}</h1><p class="soft">A search by autoprune</p><dl>{listed}</dl>'
+
+
+def _listed(targets: Mapping[str, Any]) -> str:
+    return ", ".join(f"<code>{escape(target.use)}</code>" for target in targets.values())
 
 
 def _key_figures(study: Study, chosen: Trial | None, exported: Exported | None) -> str:

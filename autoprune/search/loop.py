@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autoprune.constraint import COMPUTABLE, MEASURED
+from autoprune.constraint import is_cost
 from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
 from autoprune.search.anchors import first_points
@@ -119,7 +119,7 @@ class _Loop:
         self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
         self._assessed = None if spec.search.stop == "halving" else Assessed(study)
-        self._improvable = [c.metric not in (*COMPUTABLE, *MEASURED) for c in spec.constraints]
+        self._improvable = [not is_cost(c.metric) for c in spec.constraints]
         self._barren = self._failures = self._results = 0
         self._left_out = 0  # re-validations that there was no time for
         self._under_way: dict[int, Request] = {}

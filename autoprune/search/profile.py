@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from autoprune.constraint import COMPUTABLE, Constraint, conflicts
+from autoprune.constraint import COMPUTABLE, Constraint, conflicts, is_cost
 from autoprune.errors import NoNetwork, SpecError, TaskError
 from autoprune.record import Evaluation, Request
 from autoprune.search.preview import make_preview
@@ -19,11 +19,10 @@ from autoprune.space import Options, Space, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 
-LATENCY = "latency_ms"
 SIZE = "size_bytes"
 CODING = "store.coding"
-# Latency is only measured at the ends of the space, and the fastest point need not be one of them. The size of a
-# coded file depends on the weights as trained.
+# What is measured is measured at the ends of the space only, and the fastest point need not be one of them. The size
+# of a coded file depends on the weights as trained.
 MARGIN = 0.7
 MOST_COMPRESSED = (".ratio", ".sparsity", ".drop")
 
@@ -85,7 +84,8 @@ def unreachable(constraints: Sequence[Constraint], profile: Mapping[str, Any]) -
     for constraint in constraints:
         limit = constraint.limit(baseline)
         low, high = ranges.get(constraint.metric, (float("-inf"), float("inf")))
-        if constraint.metric == LATENCY or (constraint.metric == SIZE and CODING in profile["choices"]):
+        is_measured = is_cost(constraint.metric) and constraint.metric not in COMPUTABLE
+        if is_measured or (constraint.metric == SIZE and CODING in profile["choices"]):
             low *= MARGIN
         beyond = limit < low if constraint.operator == "<=" else limit > high
         if beyond:
@@ -148,7 +148,7 @@ def _evaluated(workers: Caller, what: str, point: dict[str, Value]) -> Evaluatio
 
 
 def _ranges(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, float]]:
-    names = [name for name in (*COMPUTABLE, LATENCY) if name in evaluations[0].metrics]
+    names = [name for name in evaluations[0].metrics if is_cost(name)]
     values = {name: [evaluation.metrics[name] for evaluation in evaluations] for name in names}
     return {name: (min(found), max(found)) for name, found in values.items()}
 

@@ -12,6 +12,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
     ValidationInfo,
     model_serializer,
     model_validator,
@@ -125,6 +128,67 @@ class Reference(Section):
     @model_serializer
     def _to_spec(self) -> Any:
         return {"use": self.use, **self.arguments} if self.arguments else self.use
+
+
+def references(kind: str, *known: str) -> tuple[PlainValidator, PlainSerializer]:
+    """A field of one reference, a list of them, or a mapping of names to them; held as a dict by name.
+
+    Args:
+        kind: what they refer to, in a word.
+        known: built-in names.
+    """
+
+    def read(given: Any, info: ValidationInfo) -> dict[str, Reference]:
+        found: dict[str, Reference] = {}
+        problems: list[str] = []
+        for path, name, one in _each(given, kind):
+            try:
+                reference = Reference.model_validate(one, context=info.context)
+                known_name(reference.use, known)
+            except ValidationError as error:
+                texts = [str(item.get("ctx", {}).get("error", item["msg"])) for item in error.errors()]
+                inside = ".use" if path and isinstance(one, Mapping) else ""
+                problems += [f"{path}{inside}: {text}" if path else text for text in texts]
+                continue
+            except ValueError as error:
+                problems.append(f"{path}: {error}" if path else str(error))
+                continue
+            label = name or label_of(reference)
+            if not label.isidentifier() or label in found:
+                problems.append(
+                    f"{path}: got {'the name twice:' if label in found else 'the name'} {shown(label)}, expected "
+                    f"a mapping of different names of letters and digits to {kind}s"
+                )
+            found[label] = reference
+        if problems:
+            raise ValueError("\n".join(problems))
+        return found
+
+    def write(found: dict[str, Reference]) -> Any:
+        plain = {name: reference.model_dump(mode="json") for name, reference in found.items()}
+        ((name, one), *others) = plain.items()
+        return one if not others and name == label_of(found[name]) else plain
+
+    return PlainValidator(read), PlainSerializer(write)
+
+
+def label_of(reference: Reference) -> str:
+    """What an object that is given no name is called: the last part of its reference."""
+    return reference.use.rpartition(":")[2].rpartition(".")[2]
+
+
+def _each(given: Any, kind: str) -> list[tuple[str, str, Any]]:
+    """(path, name or nothing, reference) of each that a field gives."""
+    if isinstance(given, list | tuple) and given:
+        return [(f".{i}", "", one) for i, one in enumerate(given)]
+    if isinstance(given, Mapping) and given and "use" not in given:
+        wrong = [name for name in given if not isinstance(name, str) or not name.isidentifier()]
+        if wrong:
+            raise ValueError(
+                f"got the name {shown(wrong[0])}, expected a name of letters and digits for a {kind}"
+            )
+        return [(f".{name}", name, one) for name, one in given.items()]
+    return [("", "", given)]
 
 
 def named(*known: str) -> AfterValidator:

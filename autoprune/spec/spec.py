@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 
-from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective, conflicts
+from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective, conflicts, is_cost, is_metric_name
 from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.cluster import Cluster
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
-from autoprune.spec.parts import Reference, Section, as_tuple, named, switch
+from autoprune.spec.parts import Reference, Section, as_tuple, named, references, switch
 from autoprune.spec.problems import problems_of
 from autoprune.spec.sections import (
     CURVE,
@@ -33,6 +33,7 @@ from autoprune.spec.sections import (
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
+_TARGETS = references("target", *TARGETS)
 _DIRECTIONS = ("minimize", "maximize")
 _BUILT_IN = ("accuracy", *COMPUTABLE, *MEASURED)
 _OTHER_NAMES = {
@@ -50,7 +51,7 @@ def _objectives(given: Any) -> tuple[Objective, ...]:
         raise ValueError(f"got {shown(given)}, expected 1 to {MOST_OBJECTIVES} lines of 'metric: direction'")
     problems = []
     for metric, direction in given.items():
-        if not isinstance(metric, str) or not metric.isidentifier():
+        if not is_metric_name(metric):
             problems.append(f"got the metric {shown(metric)}, expected a name such as accuracy or latency_ms")
             continue
         if _misspelt(metric):
@@ -79,6 +80,7 @@ def _constraint(given: Any) -> Constraint:
 
 def _misspelt(metric: str) -> str:
     """What a metric that nobody produces was meant to be, empty where it may well be the task's own."""
+    metric, _, _ = metric.partition("@")
     if metric in _BUILT_IN:
         return ""
     if metric.lower() in _OTHER_NAMES:
@@ -97,7 +99,7 @@ class Spec(Section):
         task: model, data, loss and metric.
         space: what may be decided.
         train: how networks are trained.
-        target: where candidates run and are measured.
+        target: where candidates run and are measured, by name; of several, the first says what the task measures.
         objectives: one to four metrics and their directions.
         constraints: limits that a candidate must keep.
         budget: when to stop.
@@ -118,9 +120,9 @@ class Spec(Section):
     )
     space: SpaceSpec = Field(default_factory=SpaceSpec)
     train: Train = Field(default_factory=Train)
-    target: Annotated[Reference, named(*TARGETS)] = Field(
-        default_factory=lambda: Reference(use="onnxruntime"),
-        description="'onnxruntime', 'file.py:Name', or {use: ..., argument: ...}",
+    target: Annotated[dict[str, Reference], _TARGETS[0], _TARGETS[1]] = Field(
+        default_factory=lambda: {"onnxruntime": Reference(use="onnxruntime")},
+        description="'onnxruntime', 'file.py:Name', {use: ..., argument: ...}, or a list or mapping of them",
     )
     objectives: Annotated[
         tuple[Objective, ...], PlainValidator(_objectives), PlainSerializer(_written_objectives)
@@ -157,9 +159,13 @@ class Spec(Section):
             spec = cls.model_validate(given, context={"folder": looked_in})
         except ValidationError as error:
             raise SpecError(problems_of(error, cls, given) + untrained(given) + unshared(given)) from None
-        contrary = conflicts(spec.objectives, spec.constraints) if check_files else []
-        contrary += spec.problems_of_stopping()
-        if problems := untrained(given) + unshared(given) + spec.problems_of_workers() + contrary:
+        checked = [
+            *spec.problems_of_targets(),
+            *spec.problems_of_workers(),
+            *spec.problems_of_stopping(),
+            *conflicts(spec.objectives, spec.constraints),
+        ]
+        if problems := untrained(given) + unshared(given) + (checked if check_files else []):
             raise SpecError(problems)
         return spec
 
@@ -214,7 +220,7 @@ class Spec(Section):
         if rule == "halving":
             return []
         problems = []
-        if first.metric in (*COMPUTABLE, *MEASURED):
+        if is_cost(first.metric):
             problems.append(f"got the first objective {first.metric!r}, expected one that training changes")
         if rule == CURVE and first.direction != "maximize":
             problems.append(f"got {first.metric} to minimize, expected a first objective to maximize")
@@ -223,14 +229,26 @@ class Spec(Section):
             problems.append(f"got {rungs} rungs, expected {needed} or more in search.rungs")
         return [f"search.stop: {rule}: {problem}, or 'halving'" for problem in problems]
 
+    def problems_of_targets(self) -> list[str]:
+        """One line for each objective or constraint on a metric `name@target` of a target that is not there."""
+        return [
+            f"{path}: got the metric {metric!r}, expected a target among {', '.join(self.target)}"
+            f"{nearest(metric.partition('@')[2], self.target)}"
+            for path, metric in self._named_metrics()
+            if "@" in metric and metric.partition("@")[2] not in self.target
+        ]
+
+    def _named_metrics(self) -> list[tuple[str, str]]:
+        """Where a metric is named, and which."""
+        named = [(f"objectives.{o.metric}", o.metric) for o in self.objectives]
+        return named + [(f"constraints[{i}]", c.metric) for i, c in enumerate(self.constraints)]
+
     def problems_of_metrics(self, produced: Iterable[str]) -> list[str]:
         """One line for each objective or constraint on a metric that is not among those `produced`."""
-        known = sorted({*produced, *COMPUTABLE, *MEASURED})
-        named = [(f"objectives.{o.metric}", o.metric) for o in self.objectives]
-        named += [(f"constraints[{i}]", c.metric) for i, c in enumerate(self.constraints)]
+        known = sorted({*produced, *COMPUTABLE, "latency_ms"})
         return [
             f"{path}: got the metric {metric!r}, expected one of {', '.join(known)}{nearest(metric, known)}"
-            for path, metric in named
+            for path, metric in self._named_metrics()
             if metric not in known
         ]
 

@@ -102,7 +102,12 @@ def user_files(spec: Spec) -> list[Path]:
 
 def _files(spec: Spec) -> Iterator[Path]:
     teachers = spec.space.distill.teacher if spec.space.distill is not None else ()
-    for reference in (spec.task.use, spec.target.use, spec.search.sampler, *teachers):
+    for reference in (
+        spec.task.use,
+        *(target.use for target in spec.target.values()),
+        spec.search.sampler,
+        *teachers,
+    ):
         with contextlib.suppress(UnresolvedReference):
             path = find_file(reference, spec.folder)
             if path is not None and not path.is_relative_to(search_spaces_folder()):

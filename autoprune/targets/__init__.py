@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import AutopruneError, TargetError, raised
 from autoprune.references import resolve, wrong_arguments
+from autoprune.targets.several import Several
 from autoprune.targets.target import Measurement, Runnable, Target
 
-BUILT_IN = {"onnxruntime": "autoprune.targets.onnxruntime:OnnxRuntime"}
+if TYPE_CHECKING:
+    from autoprune.spec import Spec
 
-__all__ = ["BUILT_IN", "Measurement", "Runnable", "Target", "load_target"]
+BUILT_IN = {
+    "onnxruntime": "autoprune.targets.onnxruntime:OnnxRuntime",
+    "openvino": "autoprune.targets.openvino:OpenVino",
+    "torch": "autoprune.targets.torch_export:Torch",
+}
+
+__all__ = ["BUILT_IN", "Measurement", "Runnable", "Several", "Target", "load_target", "load_targets"]
+
+
+def load_targets(spec: Spec) -> Target:
+    """The targets of a spec as one.
+
+    Raises:
+        UnresolvedReference, TargetError: one is not there, or cannot be made, or they have no bits in common.
+    """
+    made = {
+        name: load_target(reference.use, spec.folder, reference.arguments)
+        for name, reference in spec.target.items()
+    }
+    return Several(made) if len(made) > 1 else next(iter(made.values()))
 
 
 def load_target(

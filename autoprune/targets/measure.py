@@ -26,13 +26,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from autoprune.errors import ModelError, TargetError
+from autoprune.errors import TargetError
+from autoprune.targets.energy import Counter, energy_counter
+from autoprune.targets.runtimes import RUNTIMES, Run, open_session
 from autoprune.targets.target import Measurement
 
 WARM_UP_CALLS = 10
@@ -40,16 +42,16 @@ WARM_UP_SECONDS = 0.3
 SPREAD = 0.05
 ATTEMPTS = 3
 CALIBRATION_ROUNDS = 60
+ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
 # Part of the key of the calibrated time: raise it whenever the reference network changes.
 REFERENCE_VERSION = 1
-
-Run = Callable[[], Any]
 
 
 class MeasuringProcess:
     """The measuring process of this worker: started when first needed, restarted once if it dies or hangs.
 
     Args:
+        runtime: what runs the file, one of `runtimes.RUNTIMES`.
         threads, provider: of a session.
         rounds, block_ms: of a measurement.
         time_limit: seconds until the answer to a request; others may hold the machine's lock meanwhile.
@@ -58,6 +60,7 @@ class MeasuringProcess:
     def __init__(
         self,
         *,
+        runtime: str = "onnxruntime",
         threads: int = 1,
         rounds: int = 20,
         block_ms: float = 20.0,
@@ -65,21 +68,27 @@ class MeasuringProcess:
         time_limit: float = 600.0,
     ) -> None:
         self.threads, self.rounds, self.block_ms = threads, rounds, block_ms
-        self.provider, self.time_limit = provider, time_limit
+        self.runtime, self.provider, self.time_limit = runtime, provider, time_limit
         self._process: subprocess.Popen[str] | None = None
 
-    def measure(self, model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Measurement:
-        """Latency of one run of an ONNX model on `inputs`, by name; those that it does not have are left out.
+    def measure(self, files: Mapping[str, bytes], inputs: Mapping[str, np.ndarray[Any, Any]]) -> Measurement:
+        """Latency of one run of a model on `inputs`, by name; those that it does not have are left out.
+
+        Args:
+            files: name -> content; the first is opened, the others lie beside it.
+            inputs: of the model.
 
         Raises:
             TargetError: the process refuses the model, or dies or hangs twice.
         """
         with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
-            model_file, input_file = Path(folder, "model.onnx"), Path(folder, "inputs.npz")
-            model_file.write_bytes(model)
+            input_file = Path(folder, "inputs.npz")
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
             np.savez(input_file, **inputs)  # type: ignore[arg-type]  # its stubs take `allow_pickle` for one
             request = {
-                "model": str(model_file),
+                "model": str(Path(folder, next(iter(files)))),
+                "runtime": self.runtime,
                 "inputs": str(input_file),
                 "threads": self.threads,
                 "rounds": self.rounds,
@@ -171,11 +180,12 @@ def measure_file(request: dict[str, Any]) -> dict[str, Any]:
 
     threads, provider = request["threads"], request["provider"]
     with np.load(request["inputs"], allow_pickle=False) as inputs:
-        candidate = _runner(Path(request["model"]).read_bytes(), dict(inputs), threads, provider)
+        candidate = RUNTIMES[request["runtime"]](Path(request["model"]), dict(inputs), threads, provider)
     reference = _reference_runner(threads, provider)
     with FileLock(_lock_file()):
         calibrated = calibrated_ms(reference, threads, request["block_ms"], provider)
-        return measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
+        found = measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
+        return {**found, **measured_energy(candidate, energy_counter(provider), found["median_ms"])}
 
 
 def measure_runs(
@@ -194,10 +204,23 @@ def measure_runs(
         "latency_ms": _ratio(blocks) * calibrated,
         "median_ms": statistics.median(time for mine, _ in blocks for time in mine),
         "spread": spread,
+        "unstable": spread > SPREAD,
         "reference_ms": min(min(theirs) for _, theirs in blocks),
         "rounds": len(blocks),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     }
+
+
+def measured_energy(run: Run, counter: Counter | None, milliseconds: float) -> dict[str, Any]:
+    """Energy of one run, all of what the package or board draws meanwhile; nothing where there is no counter."""
+    if counter is None:
+        return {}
+    runs = max(10, round(ENERGY_MS / max(milliseconds, 1e-3)))
+    before = counter.read()
+    for _ in range(runs):
+        run()
+    microjoules = counter.since(before) / runs
+    return {"figures": {"energy_uj": microjoules}, "sources": {"energy_uj": f"measured by {counter.name}"}}
 
 
 def _ratio(blocks: list[tuple[list[float], list[float]]]) -> float:
@@ -234,47 +257,11 @@ def _warm_up(run: Run) -> None:
             return
 
 
-PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-}
-"""Where a session runs -> ONNX Runtime's names, the one asked for first."""
-
-
-EXACT_INTEGERS = ("session.x64quantprecision", "1")
-"""Without VNNI, ONNX Runtime's faster integer kernels saturate at 16 bits and compute something else. This takes the
-exact ones there, and changes nothing elsewhere."""
-
-
-def open_session(content: bytes, threads: int, provider: str = "cpu") -> Any:
-    """An ONNX Runtime session, on the processor or a device of `PROVIDERS`.
-
-    Raises:
-        ModelError: ONNX Runtime refuses the model.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what fails is raised
-    options.add_session_config_entry(*EXACT_INTEGERS)
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=PROVIDERS[provider])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
-
-
-def _runner(model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]], threads: int, provider: str) -> Run:
-    session = open_session(model, threads, provider)
-    feed = {value.name: inputs[value.name] for value in session.get_inputs()}
-    return lambda: session.run(None, feed)
-
-
 def _reference_runner(threads: int, provider: str) -> Run:
     if (threads, provider) not in _references:
-        inputs = np.random.default_rng(0).standard_normal((1, 16, 32, 32), dtype=np.float32)
-        _references[threads, provider] = _runner(reference_model(), {"input": inputs}, threads, provider)
+        inputs = {"input": np.random.default_rng(0).standard_normal((1, 16, 32, 32), dtype=np.float32)}
+        session = open_session(reference_model(), threads, provider)
+        _references[threads, provider] = lambda: session.run(None, inputs)
     return _references[threads, provider]
 
 

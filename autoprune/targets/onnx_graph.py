@@ -16,9 +16,9 @@ import torch
 from autoprune.deployed.quantizers import QuantizedLayer
 from autoprune.errors import ModelError
 from autoprune.targets.interface import Arrays, Interface, arrays, relative_error
-from autoprune.targets.measure import open_session
 from autoprune.targets.onnx_exporters import NETWORK, Axes, exported, plain_forward, traced, traced_plainly
 from autoprune.targets.onnx_rewrite import rewrite
+from autoprune.targets.runtimes import open_session
 from autoprune.tensors import Inputs, batch_size, call, map_tensors, tensors_in
 
 if TYPE_CHECKING:

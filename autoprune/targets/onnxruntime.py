@@ -6,14 +6,13 @@ bits buy in file size only, is for the measurement to tell.
 
 from __future__ import annotations
 
-import importlib.util
-import math
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import MissingExtra, TargetError
+from autoprune.errors import TargetError
 from autoprune.space import Value
-from autoprune.targets.measure import PROVIDERS, MeasuringProcess, machine_key
-from autoprune.targets.target import Measurement, Runnable
+from autoprune.targets.runtimes import PROVIDERS
+from autoprune.targets.stopwatch import Stopwatch, check_count, require
+from autoprune.targets.target import Measurement, Runnable, unsupported_bits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from autoprune.tensors import Inputs
 
 MODEL_FILE = "model.onnx"
-BRIEF_ROUNDS, BRIEF_BLOCK_MS = 4, 4.0
 
 
 class OnnxModel:
@@ -78,33 +76,17 @@ class OnnxRuntime:
         channel_multiple: int = 1,
         provider: str = "cpu",
     ) -> None:
-        for package in ("onnx", "onnxruntime"):
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtra(f"the target onnxruntime needs {package}: pip install {package}")
-        counts = {"threads": threads, "rounds": rounds, "channel_multiple": channel_multiple}
-        for name, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise TargetError(f"target.{name}: got {value!r}, expected a whole number of 1 or more")
-        if not isinstance(block_ms, int | float) or not 0 < block_ms < math.inf:
-            raise TargetError(f"target.block_ms: got {block_ms!r}, expected a number of milliseconds above 0")
+        require("onnxruntime", "onnx", "onnxruntime")
+        check_count("channel_multiple", channel_multiple)
         _check_provider(provider)
         self.threads, self.channel_multiple, self.provider = threads, channel_multiple, provider
-        self._process = MeasuringProcess(threads=threads, rounds=rounds, block_ms=block_ms, provider=provider)
-        self._brief: MeasuringProcess | None = None
+        self._stopwatch = Stopwatch("onnxruntime", threads, rounds, block_ms, provider)
+        self.measures = self._stopwatch.measures
         self._way = "trace"  # that carried the last model: most candidates are much like it
 
     def supports(self, choices: dict[str, Value]) -> str | None:
         """Why some bit width cannot run here, None when all can."""
-        for name, value in choices.items():
-            for field, legal in (
-                ("weight_bits", self.weight_bits),
-                ("activation_bits", self.activation_bits),
-            ):
-                if name.startswith("quantize.") and name.endswith(f".{field}") and value not in legal:
-                    return (
-                        f"{name}: ONNX Runtime has no {value}-bit {field[:-5]}s; {_listed(legal)} are legal"
-                    )
-        return None
+        return unsupported_bits("ONNX Runtime", choices, self.weight_bits, self.activation_bits)
 
     def build(self, model: nn.Module, example: Inputs) -> Runnable:
         """The candidate as an ONNX model, loaded.
@@ -124,23 +106,15 @@ class OnnxRuntime:
         Raises:
             TargetError: the measuring process fails, twice.
         """
-        from autoprune.targets.interface import arrays
-
-        return self._process.measure(runnable.files[MODEL_FILE], arrays(example))
+        return self._stopwatch.measure(runnable, example)
 
     def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
         """The same in a tenth of the time, for tables of layers of which many are added up."""
-        from autoprune.targets.interface import arrays
-
-        if self._brief is None:
-            self._brief = MeasuringProcess(
-                threads=self.threads, rounds=BRIEF_ROUNDS, block_ms=BRIEF_BLOCK_MS, provider=self.provider
-            )
-        return self._brief.measure(runnable.files[MODEL_FILE], arrays(example))
+        return self._stopwatch.measure_briefly(runnable, example)
 
     def machine_key(self) -> str:
         """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
-        return machine_key(self.threads, self.provider)
+        return self._stopwatch.machine_key()
 
 
 def _check_provider(provider: str) -> None:
@@ -154,7 +128,3 @@ def _check_provider(provider: str) -> None:
             f"target.provider: {provider} is not part of the installed ONNX Runtime; install onnxruntime-gpu in its "
             "place, or use provider: cpu"
         )
-
-
-def _listed(values: tuple[int, ...]) -> str:
-    return ", ".join(str(value) for value in values)

@@ -53,7 +53,7 @@ def changed(path, value):
 def test_what_is_left_out_has_a_default():
     spec = load_spec(SMALL)
     assert spec.objectives == (Objective("accuracy", "maximize"), Objective("latency_ms", "minimize"))
-    assert (spec.target.use, spec.search.sampler, spec.cluster.workers.min, spec.seed) == (
+    assert (spec.target["onnxruntime"].use, spec.search.sampler, spec.cluster.workers.min, spec.seed) == (
         "onnxruntime",
         "auto",
         2,

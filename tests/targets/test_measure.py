@@ -21,10 +21,10 @@ from autoprune.targets.measure import (
     MeasuringProcess,
     calibrated_ms,
     measure_runs,
-    open_session,
     reference_model,
 )
 from autoprune.targets.onnx_graph import to_onnx
+from autoprune.targets.runtimes import open_session
 
 INPUTS = {"input": np.zeros((1, 16, 32, 32), dtype=np.float32)}
 
@@ -34,9 +34,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def network(depth: int) -> bytes:
+def network(depth: int) -> dict[str, bytes]:
     layers = [nn.Conv2d(16, 16, 3, padding=1) for _ in range(depth)]
-    return to_onnx(nn.Sequential(*layers).eval(), torch.from_numpy(INPUTS["input"])).content
+    return {"model.onnx": to_onnx(nn.Sequential(*layers).eval(), torch.from_numpy(INPUTS["input"])).content}
 
 
 def test_bigger_is_not_faster() -> None:
@@ -48,7 +48,7 @@ def test_bigger_is_not_faster() -> None:
 
 def test_a_measurement_says_how_far_it_can_be_trusted() -> None:
     process = MeasuringProcess(rounds=4, block_ms=2)
-    found = process.measure(reference_model(), INPUTS)
+    found = process.measure({"model.onnx": reference_model()}, INPUTS)
     process.close()
     assert found.rounds >= 4
     assert found.spread >= 0
@@ -85,7 +85,7 @@ def test_inputs_that_the_file_does_not_have_are_left_out() -> None:
 def test_a_file_that_is_no_model_is_refused() -> None:
     process = MeasuringProcess(rounds=2, block_ms=1)
     with pytest.raises(TargetError, match="cannot be measured: ModelError"):
-        process.measure(b"not a model", INPUTS)
+        process.measure({"model.onnx": b"not a model"}, INPUTS)
     process.close()
 
 
@@ -104,7 +104,7 @@ def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(reference_model())
     np.savez(tmp_path / "inputs.npz", **INPUTS)
     files = {"model": str(tmp_path / "model.onnx"), "inputs": str(tmp_path / "inputs.npz")}
-    request = {**files, "threads": 1, "rounds": 2, "block_ms": 2, "provider": "cpu"}
+    request = {**files, "runtime": "onnxruntime", "threads": 1, "rounds": 2, "block_ms": 2, "provider": "cpu"}
     answers = io.StringIO()
     measure.answer_requests(io.StringIO(json.dumps(request) + "\n{}\n"), answers)
     good, bad = map(json.loads, answers.getvalue().splitlines())

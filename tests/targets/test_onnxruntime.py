@@ -17,9 +17,9 @@ from torch import nn
 from autoprune.compress.calibrate import calibrate
 from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.errors import TargetError
-from autoprune.targets.measure import EXACT_INTEGERS
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.onnxruntime import OnnxRuntime
+from autoprune.targets.runtimes import EXACT_INTEGERS
 
 
 def layers(model: nn.Module) -> list[str]:

@@ -1,0 +1,102 @@
+"""The runtimes whose speed is measured here: each opens a file and gives a function that runs it once.
+
+Imported by the measuring process: nothing of torch is loaded before a file asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.errors import ModelError
+
+Run = Callable[[], Any]
+Inputs = Mapping[str, "np.ndarray[Any, Any]"]
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+"""Where a session runs -> ONNX Runtime's names, the one asked for first."""
+EXACT_INTEGERS = ("session.x64quantprecision", "1")
+"""Without VNNI, ONNX Runtime's faster integer kernels saturate at 16 bits and compute something else. This takes the
+exact ones there, and changes nothing elsewhere."""
+
+
+def open_session(content: bytes, threads: int, provider: str = "cpu") -> Any:
+    """An ONNX Runtime session, on the processor or a device of `PROVIDERS`.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # what fails is raised
+    options.add_session_config_entry(*EXACT_INTEGERS)
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=PROVIDERS[provider])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def run_onnxruntime(file: Path, inputs: Inputs, threads: int, provider: str) -> Run:
+    """An ONNX file by ONNX Runtime."""
+    session = open_session(file.read_bytes(), threads, provider)
+    feed = {value.name: inputs[value.name] for value in session.get_inputs()}
+    return lambda: session.run(None, feed)
+
+
+def compile_openvino(file: Path, threads: int) -> Any:
+    """An intermediate representation, compiled for this processor, floats as float32.
+
+    Raises:
+        ModelError: OpenVINO refuses the model.
+    """
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    try:
+        return openvino.Core().compile_model(str(file), "CPU", settings)
+    except Exception as error:
+        raise ModelError(f"OpenVINO cannot load the model: {error}") from error
+
+
+def run_openvino(file: Path, inputs: Inputs, threads: int, _provider: str) -> Run:
+    """An intermediate representation (`.xml` beside its `.bin`) by OpenVINO."""
+    compiled = compile_openvino(file, threads)
+    request = compiled.create_infer_request()
+    feed = {port.any_name: inputs[port.any_name] for port in compiled.inputs}
+    return lambda: request.infer(feed)
+
+
+def run_torch(file: Path, inputs: Inputs, threads: int, _provider: str) -> Run:
+    """A program of `torch.export`, operation by operation, by torch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = torch.export.load(str(file)).module()
+    given = [torch.from_numpy(array) for array in inputs.values()]
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return model(*given)
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[Path, Inputs, int, str], Run]] = {
+    "onnxruntime": run_onnxruntime,
+    "openvino": run_openvino,
+    "torch": run_torch,
+}
+"""Name -> what opens a file: (file, inputs, threads, provider)."""

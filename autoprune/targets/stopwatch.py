@@ -1,0 +1,101 @@
+"""What targets on this machine have in common: arguments of a measurement, in full and in brief, and the energy."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import TYPE_CHECKING
+
+from autoprune.errors import MissingExtra, TargetError
+from autoprune.targets.energy import energy_counter
+from autoprune.targets.measure import MeasuringProcess, machine_key
+
+if TYPE_CHECKING:
+    from autoprune.targets.target import Measurement, Runnable
+    from autoprune.tensors import Inputs
+
+BRIEF_ROUNDS, BRIEF_BLOCK_MS = 4, 4.0
+
+
+class Stopwatch:
+    """Measures the files of a runnable in a process of its own.
+
+    Args:
+        runtime: of `runtimes.RUNTIMES`.
+        threads: of one inference. More than one makes measurements depend on what else runs here.
+        rounds: of a measurement. Fewer are faster and less certain.
+        block_ms: how long the candidate, and then the reference, runs in each round.
+        provider: where a session of ONNX Runtime runs.
+
+    Raises:
+        TargetError: an argument that is no number, or too small.
+    """
+
+    def __init__(
+        self, runtime: str, threads: int, rounds: int, block_ms: float, provider: str = "cpu"
+    ) -> None:
+        check_count("threads", threads)
+        check_count("rounds", rounds)
+        if not isinstance(block_ms, int | float) or not 0 < block_ms < math.inf:
+            raise TargetError(f"target.block_ms: got {block_ms!r}, expected a number of milliseconds above 0")
+        self.runtime, self.threads, self.provider = runtime, threads, provider
+        self._process = self._made(rounds, block_ms)
+        self._brief: MeasuringProcess | None = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Metrics beside the latency that are measured here, not modelled."""
+        return () if energy_counter(self.provider) is None else ("energy_uj",)
+
+    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """Latency of one inference on `example`.
+
+        Raises:
+            TargetError: the measuring process fails, twice.
+        """
+        from autoprune.targets.interface import arrays
+
+        return self._process.measure(runnable.files, arrays(example))
+
+    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """The same in a tenth of the time, for tables of layers of which many are added up."""
+        from autoprune.targets.interface import arrays
+
+        self._brief = self._brief or self._made(BRIEF_ROUNDS, BRIEF_BLOCK_MS)
+        return self._brief.measure(runnable.files, arrays(example))
+
+    def machine_key(self) -> str:
+        """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
+        key = machine_key(self.threads, self.provider)
+        return key if self.runtime == "onnxruntime" else f"{key}-{self.runtime}"
+
+    def _made(self, rounds: int, block_ms: float) -> MeasuringProcess:
+        return MeasuringProcess(
+            runtime=self.runtime,
+            threads=self.threads,
+            rounds=rounds,
+            block_ms=block_ms,
+            provider=self.provider,
+        )
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of 1 or more.
+
+    Raises:
+        TargetError: with the name of the argument.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise TargetError(f"target.{name}: got {value!r}, expected a whole number of 1 or more")
+
+
+def require(target: str, *packages: str, extra: str = "") -> None:
+    """Refuse to make a target whose runtime is not installed.
+
+    Raises:
+        MissingExtra: with the pip command.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            wanted = f"'autoprune[{extra}]'" if extra else package
+            raise MissingExtra(f"the target {target} needs {package}: pip install {wanted}")

@@ -1,0 +1,203 @@
+"""The target `torch`: PyTorch's own operations, one by one, on this machine's processor; and its files.
+
+    model.pt2            a `torch.export` program: what is measured, and what `--format torch_export` writes
+    model.aoti.pt2       the same compiled by AOTInductor, for C++ and for this kind of processor: an export only
+
+Rounded numbers are computed as floats here: bits pay in size, pruning and architecture in time.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from autoprune.deployed.quantizers import ActivationQuantizer
+from autoprune.errors import ModelError
+from autoprune.space import Value
+from autoprune.targets.interface import Interface
+from autoprune.targets.onnx_exporters import Flat, plain_forward
+from autoprune.targets.stopwatch import Stopwatch, check_count
+from autoprune.targets.target import Measurement, Runnable, unsupported_bits
+from autoprune.tensors import Inputs, batch_size, call, concatenate, rows
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+MODEL_FILE, COMPILED_FILE = "model.pt2", "model.aoti.pt2"
+
+
+class TorchProgram:
+    """A candidate as an exported program.
+
+    Attributes:
+        files: the program.
+        program: the same, loaded.
+        takes: whether it takes batches, or one example at a time.
+    """
+
+    way = "torch.export"
+
+    def __init__(self, program: ExportedProgram, interface: Interface, takes: str) -> None:
+        buffer = io.BytesIO()
+        with _quiet():
+            torch.export.save(program, buffer)
+        self.files = {MODEL_FILE: buffer.getvalue()}
+        self.program, self.takes = program, takes
+        self._module, self._interface = program.module(), interface
+
+    @torch.no_grad()
+    def run(self, inputs: Inputs) -> Any:
+        """Outputs for a batch of any size, in the network's own form."""
+        if self.takes == "batches":
+            return self._outputs(inputs)
+        size = batch_size(inputs)
+        return concatenate([self._outputs(rows(inputs, slice(i, i + 1))) for i in range(size)])
+
+    def _outputs(self, inputs: Inputs) -> Any:
+        given = Interface(inputs, ()).inputs_by_name.values()
+        found = dict(zip(self._interface.outputs_by_name, self._module(*given), strict=True))
+        return self._interface.rebuilt({name: tensor.numpy() for name, tensor in found.items()})
+
+
+class Torch:
+    """PyTorch, operation by operation, on this machine's processor.
+
+    Args:
+        threads: of one inference.
+        rounds, block_ms: of a measurement (see `stopwatch.Stopwatch`).
+        channel_multiple: prune to multiples of so many channels only.
+
+    Raises:
+        TargetError: an argument that is no number, or too small.
+    """
+
+    weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+    activation_bits = (2, 3, 4, 5, 6, 7, 8, 32)
+
+    def __init__(
+        self, threads: int = 1, rounds: int = 20, block_ms: float = 20.0, channel_multiple: int = 1
+    ) -> None:
+        check_count("channel_multiple", channel_multiple)
+        self.channel_multiple = channel_multiple
+        self._stopwatch = Stopwatch("torch", threads, rounds, block_ms)
+        self.measures = self._stopwatch.measures
+
+    def supports(self, choices: dict[str, Value]) -> str | None:
+        """Why some bit width cannot run here, None when all can."""
+        return unsupported_bits("torch", choices, self.weight_bits, self.activation_bits)
+
+    def build(self, model: nn.Module, example: Inputs) -> Runnable:
+        """The candidate as an exported program.
+
+        Raises:
+            ModelError: torch.export cannot follow the model.
+        """
+        return to_program(model, example)
+
+    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """Latency of one inference on `example`, measured in a process of its own.
+
+        Raises:
+            TargetError: the measuring process fails, twice.
+        """
+        return self._stopwatch.measure(runnable, example)
+
+    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """The same in a tenth of the time, for tables of layers of which many are added up."""
+        return self._stopwatch.measure_briefly(runnable, example)
+
+    def machine_key(self) -> str:
+        """Processor, runtime and threads in a few letters."""
+        return f"{self._stopwatch.machine_key()}-{torch.__version__}"
+
+
+class _Rounded(nn.Module):
+    """A quantizer whose range is known: its grid as numbers, which an exporter can follow."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        scale, zero = quantizer.grid.tolist()
+        self.scale, self.zero, self.most = float(scale), int(zero), 2**quantizer.bits - 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scale <= 0:
+            return x
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, self.most)
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """A copy of a deployed network in which no value of a tensor decides what is computed."""
+    made = copy.deepcopy(model).eval()
+    for name, module in list(made.named_modules()):
+        if isinstance(module, ActivationQuantizer):
+            made.set_submodule(name, _Rounded(module))
+    return made
+
+
+def to_program(model: nn.Module, example: Inputs) -> TorchProgram:
+    """A deployed module as an exported program for batches of any size, or for one example where it has to be.
+
+    Raises:
+        ModelError: torch.export cannot follow the model; the message has its first line.
+    """
+    with torch.no_grad(), plain_forward(model):
+        interface = Interface(example, call(model, example))
+        network = Flat(settled(model), example)
+        failed = ""
+        for takes in ("batches", "one example at a time"):
+            try:
+                return TorchProgram(_exported(network, interface, takes), interface, takes)
+            except Exception as error:  # of many kinds, whatever the network does
+                failed = failed or (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    raise ModelError(f"the model cannot be exported by torch.export: {failed}")
+
+
+def _exported(network: nn.Module, interface: Interface, takes: str) -> ExportedProgram:
+    size = batch_size(interface.example)
+    tensors = list(interface.inputs_by_name.values())
+    if takes != "batches":
+        with _quiet():
+            return torch.export.export(network, tuple(tensors))
+    has_batch = [t.dim() > 0 and len(t) == size for t in tensors]
+    given = tuple(
+        t.repeat_interleave(2, 0) if is_one else t for t, is_one in zip(tensors, has_batch, strict=True)
+    )
+    batch = torch.export.Dim.AUTO
+    sizes = tuple({0: batch} if is_one else None for is_one in has_batch)
+    with _quiet():
+        return torch.export.export(network, given, dynamic_shapes={"tensors": sizes})
+
+
+def compiled(model: nn.Module, example: Inputs) -> Mapping[str, bytes]:
+    """A deployed module compiled by AOTInductor: needs a C++ compiler, and takes about a minute.
+
+    Raises:
+        ModelError: it cannot be exported, or not compiled.
+    """
+    program = to_program(model, example).program
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder, _quiet():
+        path = Path(folder, COMPILED_FILE)
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"AOTInductor cannot compile the model: {reason}") from error
+        return {COMPILED_FILE: path.read_bytes()}
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801  (used like a function)
+    """Without the exporter's remarks on how it does its work."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.export").setLevel(logging.ERROR)

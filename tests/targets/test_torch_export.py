@@ -1,0 +1,43 @@
+"""A program of torch.export computes what the deployed module computes, for any batch where it can."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from quantizable_networks import network
+from test_onnxruntime import deployed, layers
+
+from autoprune.errors import ModelError
+from autoprune.targets.torch_export import Torch, compiled, to_program
+
+
+@pytest.mark.parametrize("bits", [(4, 4), (32, 32)], ids=str)
+@pytest.mark.parametrize("name", ["residual", "tokens", "shared"])
+def test_program_and_module_agree(name: str, bits: tuple[int, int]) -> None:
+    model, inputs = network(name)
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), bits))
+    runnable = to_program(quantized, inputs[:1])
+    with torch.no_grad():
+        assert torch.allclose(runnable.run(inputs[:5]), quantized(inputs[:5]), atol=1e-5)
+
+
+def test_a_program_is_measured_from_its_file() -> None:
+    model, inputs = network("mlp")
+    target = Torch(rounds=2, block_ms=1)
+    assert target.measure(target.build(model, inputs[:1]), inputs[:1]).latency_ms > 0
+
+
+def test_a_network_that_cannot_be_followed_is_refused() -> None:
+    model, inputs = network("untraceable")
+    with pytest.raises(ModelError, match="cannot be exported by torch.export"):
+        to_program(model, inputs[:1])
+
+
+@pytest.mark.slow
+def test_a_compiled_program_computes_the_same(tmp_path) -> None:
+    model, inputs = network("mlp")
+    ((name, content),) = compiled(model, inputs[:1]).items()
+    (tmp_path / name).write_bytes(content)
+    loaded = torch._inductor.aoti_load_package(str(tmp_path / name))
+    with torch.no_grad():
+        assert torch.allclose(loaded(inputs)[0], model(inputs), atol=1e-5)
