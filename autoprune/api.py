@@ -216,7 +216,7 @@ def export(
     where: str = "",
     minimize: str | None = None,
     maximize: str | None = None,
-    formats: tuple[str, ...] = ("onnx",),
+    formats: tuple[str, ...] = (),
     task: Task | None = None,
 ) -> Path:
     """Write a candidate as an artifact that runs, once it is proven to be the one that was measured.
@@ -227,9 +227,9 @@ def export(
             hold (and the study's own, but for those on the same metrics), ranked by `minimize` or `maximize`.
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
-        formats: `onnx`, the artifact with the file of the built-in target; or `pretrained`: the float weights and the
-            configuration of a model of transformers, for `from_pretrained` of its own class; or `nni`: what was chosen,
-            in NNI's form.
+        formats: what runtimes open, beside the weights (see `export.formats`); without any, the target's own. Or alone
+            `pretrained`: the float weights and the configuration of a model of transformers, for `from_pretrained`
+            of its own class; or `nni`: what was chosen, in NNI's form.
 
     Returns:
         The artifact's folder.
@@ -238,20 +238,24 @@ def export(
         ParityError: the exported file does not predict what the measured candidate predicts; nothing is written.
         ArtifactError: the folder cannot be written.
     """
+    from autoprune.export.formats import check_formats
     from autoprune.export.nni_form import export_nni
     from autoprune.export.trial import export_pretrained, export_trial
     from autoprune.study import Study
 
-    writers = {"onnx": export_trial, "pretrained": export_pretrained, "nni": export_nni}
-    if len(formats) != 1 or formats[0] not in writers:
-        given = ", ".join(formats) or "none"
-        raise BadInput(f"export: got the format {given}; known is one of {', '.join(writers)}")
+    writers = {"pretrained": export_pretrained, "nni": export_nni}  # of folders that are no artifacts
+    alone = formats[0] if len(formats) == 1 and formats[0] in writers else ""
+    if not alone:
+        check_formats(formats)
     folder, chosen = _locate(trial, number)
     study = Study.open(folder)
     found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
-    name = str(found.number) if formats[0] == "onnx" else f"{found.number}-{formats[0]}"
+    name = f"{found.number}-{alone}" if alone else str(found.number)
     to = study.folder / "export" / name if to is None else Path(to)
-    return writers[formats[0]](study, found, _evaluator(study, task), to)
+    evaluator = _evaluator(study, task)
+    if alone:
+        return writers[alone](study, found, evaluator, to)
+    return export_trial(study, found, evaluator, to, formats)
 
 
 def retrain(

@@ -235,8 +235,13 @@ def export(
         str | None, typer.Option(metavar="METRIC", help="The best has the most of it.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="onnx, pretrained (transformers), or nni (choices).")
-    ] = "onnx",
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, openvino, torch_export, aotinductor, safetensors, a list of them, or alone pretrained (transformers) or nni (choices); "
+            "by default what the target runs.",
+        ),
+    ] = "",
 ) -> None:
     """Write a candidate as files that run.
 
@@ -244,7 +249,7 @@ def export(
     """
     from autoprune import api
 
-    listed = tuple(name.strip() for name in formats.split(","))
+    listed = tuple(name.strip() for name in formats.split(",") if name.strip())
     print("rebuilding, measuring and comparing on the whole test split", file=sys.stderr)
     folder = api.export(
         run, to, number=trial, where=where, minimize=minimize, maximize=maximize, formats=listed

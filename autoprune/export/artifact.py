@@ -13,11 +13,12 @@ It appears whole or not at all; `autoprune.stored` reads it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +79,22 @@ def write_artifact(
     folder = Path(folder)
     check_free(folder)
     _check_names(contents.files)
+    with whole(folder) as staging:
+        _write_files(staging, contents)
+        if verify is not None:
+            metrics = {**contents.metrics, "parity": verify(staging)}
+            _write_json(staging / METRICS, metrics)
+            _write_manifest(staging)
+    return folder
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to that gets its name only if all goes well.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -85,17 +102,12 @@ def write_artifact(
         raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:
         staging.chmod(0o755)
-        _write_files(staging, contents)
-        if verify is not None:
-            metrics = {**contents.metrics, "parity": verify(staging)}
-            _write_json(staging / METRICS, metrics)
-            _write_manifest(staging)
+        yield staging
         staging.replace(folder)
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return folder
 
 
 def check_free(folder: Path) -> None:

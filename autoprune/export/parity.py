@@ -1,14 +1,13 @@
 """The parity gate: is the artifact the candidate that the search measured?
 
-Two readers of the artifact are held against the outputs of the measured candidate on the same examples: its
-ONNX file, run by a fresh process that knows neither torch nor autoprune, and the module that `load` returns.
+Its readers are held against the outputs of the measured candidate on the same examples: each file of a runtime, run
+by a fresh process that knows no autoprune, and no torch where the runtime has none, and the module that `load` returns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 
 from autoprune.errors import ParityError
-from autoprune.export import run_onnx
+from autoprune.export import run_file
 from autoprune.export.comparison import Comparison, Run, in_form
+from autoprune.export.formats import Format, formats_in
 from autoprune.export.generation import generation_agreement
-from autoprune.export.readme import ONNX
 from autoprune.stored.reading import Factory, load
 from autoprune.targets.interface import Interface, arrays
 from autoprune.task import Batch, Split, Task, evaluate_metrics
@@ -56,7 +55,7 @@ def check_parity(
         model: makes the uncompressed network, where `load` needs it.
 
     Returns:
-        `examples`, `limits`, and for `onnx` (if the artifact has such a file) and `module` each: `relative_error`,
+        `examples`, `limits`, and for each format of which there is a file (`onnx`, ...) and `module`: `relative_error`,
         of all outputs by name in `outputs`; `agreement` in percent where classes are chosen; `generation` where
         texts are continued; and `metrics` with their `difference` to those of the measured candidate.
 
@@ -65,10 +64,10 @@ def check_parity(
     """
     expected = evaluate_metrics(measured, task, split, batch_size=_BATCH)
     report: dict[str, Any] = {"examples": len(split), "measured": expected, "limits": _limits()}
-    if (folder / ONNX).exists():
-        with IsolatedModel(folder / ONNX, measured) as isolated:
-            report["onnx"] = compare(measured, isolated.run, task, split, expected)
-        _refuse("ONNX file", report["onnx"])
+    for name, found in formats_in(folder).items():
+        with IsolatedModel(folder, found, measured) as isolated:
+            report[name] = compare(measured, isolated.run, task, split, expected)
+        _refuse(f"{name} file", report[name])
     module = load(folder, model)
     report["module"] = compare(measured, lambda inputs: call(module, inputs), task, split, expected)
     # It rounds in another order than the runtime: of few examples, a single one is more than the limit.
@@ -159,21 +158,22 @@ def _reasons(found: Mapping[str, Any], spare: float) -> list[str]:
 
 
 class IsolatedModel:
-    """An ONNX file in a process that has neither torch nor autoprune.
+    """A file in a process that has only its runtime.
 
     Args:
-        model: the file.
+        folder: where it lies.
+        found: its format.
         measured: gives the form of outputs, which a file does not know.
 
     Use it in a `with` statement; it raises ParityError where the file does not run there.
     """
 
-    def __init__(self, model: Path, measured: Run) -> None:
-        self.model, self.measured = model, measured
+    def __init__(self, folder: Path, found: Format, measured: Run) -> None:
+        self.model, self.measured = folder / found.file, measured
         self._scratch = tempfile.TemporaryDirectory(prefix="autoprune-parity-")
         self._errors = Path(self._scratch.name, "errors")
         # -I: no environment, no working directory, no user packages.
-        command = [sys.executable, "-I", run_onnx.__file__, str(model)]
+        command = [found.python(), "-I", run_file.__file__, found.runtime, str(self.model)]
         pipe = subprocess.PIPE
         with self._errors.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)
@@ -195,7 +195,10 @@ class IsolatedModel:
         if not self._answers(f"{given}\t{made}\n"):
             raise ParityError(self._failure())
         with np.load(made, allow_pickle=False) as found:
-            return Interface(inputs, self.measured(inputs)).rebuilt(dict(found))
+            interface, outputs = Interface(inputs, self.measured(inputs)), dict(found)
+            if any(name not in outputs for name in interface.outputs_by_name):  # numbered, in their order
+                outputs = dict(zip(interface.outputs_by_name, outputs.values(), strict=True))
+            return interface.rebuilt(outputs)
 
     def _answers(self, request: str) -> bool:
         try:

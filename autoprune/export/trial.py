@@ -6,10 +6,10 @@ validation split that the search recorded; only then is the test split read, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -18,53 +18,71 @@ from autoprune.compress.lsq import drop_steps
 from autoprune.compress.technique import Context
 from autoprune.errors import ArtifactError, ModelError, ParityError, RunFolderError
 from autoprune.evaluate import Evaluator
-from autoprune.export.artifact import Contents, check_free, write_artifact
+from autoprune.export.artifact import Contents, check_free, whole, write_artifact
+from autoprune.export.formats import check_formats, files_of
 from autoprune.export.parity import MOST_ACCURACY_LOST, MOST_RELATIVE_ERROR, check_parity
 from autoprune.space import Choices
 from autoprune.structure.pretrained import follow_config, is_pretrained
 from autoprune.study import Study, Trial
-from autoprune.targets import Runnable
+from autoprune.targets import Measurement, Runnable, Target
+from autoprune.targets.several import SeveralRunnables
 from autoprune.task import evaluate_metrics
 
 MEASUREMENTS = 3
 TIE = 0.05
 
 
-def export_trial(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
-    """Write `trial` as an artifact.
+def export_trial(
+    study: Study, trial: Trial, evaluator: Evaluator, folder: Path, formats: Sequence[str] = ()
+) -> Path:
+    """Write `trial` as an artifact; with several targets one for each, in a folder of its name.
+
+    Args:
+        study: the trial's.
+        trial: what is exported.
+        evaluator: with data, reference and baseline.
+        folder: new, or empty.
+        formats: names of `formats.FORMATS`; without any what the target itself runs.
 
     Raises:
+        BadInput: a format that is none.
+        ModelError: a format cannot carry the network.
         RunFolderError: its checkpoint is gone (it was dominated when the search ended).
         ParityError: what is rebuilt or exported is not what was measured.
         ArtifactError: the folder cannot be written.
     """
     check_free(folder)
+    check_formats(formats)
     choices, context = Choices(trial.choices), evaluator.context(_repeat(trial))
     model = rebuilt(study, trial, evaluator, context)
     deployed, runnable = evaluator.deploy(model, choices, context)
     validated = evaluate_metrics(runnable.run, evaluator.task, evaluator.data.val)
     _check_measured(study, trial, validated, len(evaluator.data.val))
 
-    task, test = evaluator.task, evaluator.data.test
-    contents = Contents(
-        model=deployed,
-        example=evaluator.example,
-        files=runnable.files,
-        structure={
-            **context.structure,
-            "layers": trial.structure.get("layers", []),
-            "runtime": _runtime(runnable),
-        },
-        metrics=_figures(
-            trial,
-            evaluator,
-            runnable,
-            evaluate_metrics(runnable.run, task, test),
-            {**evaluator.price(model, choices), **evaluator.stored(deployed, context)},
-        ),
-        config=_config(study, trial, evaluator),
-    )
-    return write_artifact(folder, contents, lambda at: check_parity(at, runnable.run, task, test, task.model))
+    costs = {**evaluator.price(model, choices), **evaluator.stored(deployed, context)}
+    structure = {**context.structure, "layers": trial.structure.get("layers", [])}
+
+    def write(at: Path, name: str, target: Target, run: Runnable) -> None:
+        task, test = evaluator.task, evaluator.data.test
+        measured = _Measured(trial, evaluator, target, name)
+        contents = Contents(
+            model=deployed,
+            example=evaluator.example,
+            files=files_of(formats, deployed, evaluator.example, run.files),
+            structure={**structure, "runtime": _runtime(run)},
+            metrics=_figures(measured, run, evaluate_metrics(run.run, task, test), costs),
+            config=_config(study, trial, evaluator),
+        )
+        write_artifact(at, contents, lambda folder: check_parity(folder, run.run, task, test, task.model))
+
+    if not isinstance(runnable, SeveralRunnables):
+        write(folder, "", context.target, runnable)
+        return folder
+    targets: dict[str, Target] = context.target.targets  # type: ignore[attr-defined]  # `Several` made the runnable
+    with whole(folder) as staging:
+        for name, part in runnable.parts.items():
+            write(staging / name, name, targets[name], part)
+    return folder
 
 
 def export_pretrained(study: Study, trial: Trial, evaluator: Evaluator, folder: Path) -> Path:
@@ -161,44 +179,65 @@ def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], exam
             )
 
 
+class _Measured(NamedTuple):
+    """Whose figures are told.
+
+    Attributes:
+        trial, evaluator: of the search.
+        target: on which; with several, `name` is its own.
+    """
+
+    trial: Trial
+    evaluator: Evaluator
+    target: Target
+    name: str
+
+    def of(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What holds for this target: its own figures under their plain names, none of the others."""
+        own = f"@{self.name}"
+        plain = {name: value for name, value in metrics.items() if "@" not in name}
+        mine = {name.removesuffix(own): value for name, value in metrics.items() if name.endswith(own)}
+        return {**plain, **mine} if self.name else dict(metrics)
+
+
 def _figures(
-    trial: Trial,
-    evaluator: Evaluator,
-    runnable: Runnable,
-    tested: dict[str, float],
-    costs: dict[str, float],
+    measured: _Measured, runnable: Runnable, tested: dict[str, float], costs: dict[str, float]
 ) -> dict[str, Any]:
     """What metrics.json says of the candidate as searched, as exported, and of the uncompressed network.
 
     Task metrics are on the test split; latencies of export and baseline are measured now, one after the other.
     """
-    baseline = evaluator.target.build(evaluator.reference, evaluator.example)
+    trial, evaluator, target = measured.trial, measured.evaluator, measured.target
+    recorded, first = measured.of(_measured(trial)), measured.of(evaluator.baseline)
+    baseline = target.build(evaluator.reference, evaluator.example)
     return {
-        "search": {**_measured(trial), **tested, "validation": _measured(trial), **_means(trial)},
+        "search": {**recorded, **tested, "validation": recorded, **_means(trial)},
         "export": {
             **tested,
-            **costs,
-            "latency_ms": _latency(evaluator, runnable, _measured(trial)["latency_ms"]),
+            **measured.of(costs),
+            **_best_measurement(evaluator, target, runnable, recorded["latency_ms"]).metrics,
             "file_bytes": _file_bytes(runnable),
         },
         "baseline": {
             **evaluate_metrics(baseline.run, evaluator.task, evaluator.data.test),
-            **evaluator.price(evaluator.reference, Choices({})),
-            "latency_ms": _latency(evaluator, baseline, evaluator.baseline["latency_ms"]),
+            **measured.of(evaluator.price(evaluator.reference, Choices({}))),
+            **_best_measurement(evaluator, target, baseline, first["latency_ms"]).metrics,
             "file_bytes": _file_bytes(baseline),
         },
     }
 
 
-def _latency(evaluator: Evaluator, runnable: Runnable, recorded: float) -> float:
+def _best_measurement(
+    evaluator: Evaluator, target: Target, runnable: Runnable, recorded: float
+) -> Measurement:
     """The latency as measured now; more than a tie slower than recorded, it is measured again before it is believed.
 
     What else runs on the machine can slow all rounds of one measurement; nothing makes a model faster than it is.
     """
-    found: list[float] = []
-    while len(found) < MEASUREMENTS and (not found or min(found) > recorded * (1 + TIE)):
-        found.append(evaluator.target.measure(runnable, evaluator.example).latency_ms)
-    return min(found)
+    found: list[Measurement] = []
+    while len(found) < MEASUREMENTS and all(one.latency_ms > recorded * (1 + TIE) for one in found):
+        found.append(target.measure(runnable, evaluator.example))
+    return min(found, key=lambda one: one.latency_ms)
 
 
 def _file_bytes(runnable: Runnable) -> int:

@@ -178,20 +178,20 @@ def _exported(network: nn.Module, interface: Interface, takes: str) -> ExportedP
 
 
 def compiled(model: nn.Module, example: Inputs) -> Mapping[str, bytes]:
-    """A deployed module compiled by AOTInductor: needs a C++ compiler, and takes about a minute.
+    """A deployed module compiled by AOTInductor, beside the program: needs a C++ compiler, and takes about a minute.
 
     Raises:
         ModelError: it cannot be exported, or not compiled.
     """
-    program = to_program(model, example).program
+    exported = to_program(model, example)
     with tempfile.TemporaryDirectory(prefix="autoprune-") as folder, _quiet():
         path = Path(folder, COMPILED_FILE)
         try:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(exported.program, package_path=str(path))
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"AOTInductor cannot compile the model: {reason}") from error
-        return {COMPILED_FILE: path.read_bytes()}
+        return {COMPILED_FILE: path.read_bytes(), **exported.files}
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801  (used like a function)

@@ -16,6 +16,7 @@ from autoprune.deployed import deploy, layer_kind
 from autoprune.errors import ParityError
 from autoprune.export import parity
 from autoprune.export.artifact import Contents, write_artifact
+from autoprune.export.formats import FORMATS
 from autoprune.targets import load_target
 from autoprune.task import ArraySplit, ClassificationTask, LanguageModelTask, RegressionTask
 
@@ -48,7 +49,7 @@ def test_the_artifact_of_the_measured_candidate_passes(exported: Any) -> None:
 def test_another_candidate_is_refused_with_figures(exported: Any) -> None:
     folder, runnable = exported
     with pytest.raises(
-        ParityError, match=r"ONNX file is not the model .* predictions agree on .* accuracy differs"
+        ParityError, match=r"onnx file is not the model .* predictions agree on .* accuracy differs"
     ):
         parity.check_parity(folder, lambda inputs: runnable.run(inputs).roll(1, dims=1), CLASSES, SPLIT)
 
@@ -88,7 +89,7 @@ def test_a_file_that_does_not_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with (
         pytest.raises(ParityError, match="does not run in a process of its own: .*InvalidProtobuf"),
-        parity.IsolatedModel(tmp_path / "model.onnx", lambda inputs: inputs) as isolated,
+        parity.IsolatedModel(tmp_path, FORMATS["onnx"], lambda inputs: inputs) as isolated,
     ):
         isolated.run(EXAMPLE)
 
@@ -108,7 +109,7 @@ def test_a_file_for_one_example_is_run_one_by_one(tmp_path: Path) -> None:
     runnable = load_target("onnxruntime", tmp_path, {}).build(OneByOne().eval(), torch.zeros(1, 6))
     (tmp_path / "model.onnx").write_bytes(runnable.files["model.onnx"])
     x = torch.randn(3, 6)
-    with parity.IsolatedModel(tmp_path / "model.onnx", runnable.run) as isolated:
+    with parity.IsolatedModel(tmp_path, FORMATS["onnx"], runnable.run) as isolated:
         assert torch.equal(isolated.run(x), x * 2)
 
 

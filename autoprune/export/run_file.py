@@ -1,0 +1,130 @@
+"""Run an exported file in its own runtime with NumPy alone: `python -I run_file.py RUNTIME FILE`.
+
+The parity gate starts this in a fresh process, as someone would run the artifact who has never heard of
+autoprune; where the runtime lies in an environment of its own, with that environment's interpreter. It must not
+import anything of autoprune. Each line of its input names two .npz files, separated by a tab: inputs by name, and
+where the outputs go. It answers each with a line.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, Any]
+Model = tuple[dict[str, Any], Callable[[Arrays], Arrays]]
+"""Input -> its size along the first axis where that is fixed, else None; and outputs by name from inputs by name."""
+
+
+def open_onnx(file: str) -> Model:
+    """By ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    # Without VNNI the faster integer kernels saturate; with it, this changes nothing.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    sizes = {
+        value.name: value.shape[0] if value.shape and isinstance(value.shape[0], int) else None
+        for value in session.get_inputs()
+    }
+    return sizes, lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def open_openvino(file: str) -> Model:
+    """By OpenVINO, on the processor, floats as float32."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    shapes = {port.any_name: port.partial_shape for port in compiled.inputs}
+    sizes = {
+        name: shape[0].get_length() if len(shape) and shape[0].is_static else None
+        for name, shape in shapes.items()
+    }
+
+    def run(inputs: Arrays) -> Arrays:
+        found = compiled(inputs)
+        return {port.any_name: found[port].copy() for port in compiled.outputs}
+
+    return sizes, run
+
+
+def open_torch(file: str) -> Model:
+    """By torch alone: a program of torch.export, or one that AOTInductor compiled."""
+    import torch
+
+    if file.endswith(".aoti.pt2"):
+        module: Any = torch._inductor.aoti_load_package(file)
+        program = torch.export.load(file.replace(".aoti.pt2", ".pt2"))
+    else:
+        program = torch.export.load(file)
+        module = program.module()
+    names, shapes = _described(program)
+
+    def run(inputs: Arrays) -> Arrays:
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(inputs[name]) for name in names))
+        return {f"#{i}": output.numpy() for i, output in enumerate(outputs)}
+
+    return dict(zip(names, shapes, strict=True)), run
+
+
+def _described(program: Any) -> tuple[list[str], list[Any]]:
+    """Names of the inputs as the file has them, and their first sizes where these are fixed."""
+    import torch
+
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    given = [node for node in nodes if node.name in program.graph_signature.user_inputs]
+    shapes = [node.meta["val"].shape for node in given]
+    sizes = [shape[0] if len(shape) and not isinstance(shape[0], torch.SymInt) else None for shape in shapes]
+    return [f"#{i}" for i in range(len(given))], sizes
+
+
+RUNTIMES: dict[str, tuple[Callable[[str], Model], tuple[str, ...]]] = {
+    "onnxruntime": (open_onnx, ("torch", "autoprune")),
+    "openvino": (open_openvino, ("torch", "autoprune")),
+    "torch": (open_torch, ("autoprune",)),
+}
+"""Name -> what opens a file, and the packages that must not have been loaded for it."""
+
+
+def main(runtime: str, file: str) -> None:
+    """Answer requests until the input ends."""
+    sizes, run = RUNTIMES[runtime][0](file)
+    for line in sys.stdin:
+        given, made = line.rstrip("\n").split("\t")
+        with np.load(given, allow_pickle=False) as arrays:
+            inputs = _wanted(dict(arrays), list(sizes))
+        np.savez(made, **run_all(sizes, run, inputs))
+        print("done", flush=True)
+
+
+def _wanted(arrays: Arrays, names: list[str]) -> Arrays:
+    """The inputs that a file knows: by name, or in their order where it numbers them."""
+    if all(name in arrays for name in names):
+        return {name: arrays[name] for name in names}
+    return dict(zip(names, arrays.values(), strict=True))
+
+
+def run_all(sizes: dict[str, Any], run: Callable[[Arrays], Arrays], inputs: Arrays) -> Arrays:
+    """Outputs by name; a file that takes one example at a time is given one at a time."""
+    fixed = {name for name, size in sizes.items() if size == 1 and len(inputs[name]) > 1}
+    if not fixed:
+        return run(inputs)
+    count = len(inputs[next(iter(fixed))])
+    parts = []
+    for i in range(count):
+        one = {name: array[i : i + 1] if name in fixed else array for name, array in inputs.items()}
+        parts.append(run(one))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
+    loaded = [name for name in RUNTIMES[sys.argv[1]][1] if name in sys.modules]
+    if loaded:
+        sys.exit(f"{' and '.join(loaded)} got loaded: this run proves nothing")
