@@ -454,7 +454,7 @@ class _Cached:
     """
 
     def __init__(self, workers: Asked, space: Mapping[str, Any]) -> None:
-        from autoprune.targets.measure import cache_folder
+        from autoprune.targets.cache import cache_folder
 
         self._space, self._workers = space, workers
         key = workers.call("foresee", "key", space)
@@ -490,7 +490,7 @@ class _Cached:
 
     def _write(self) -> None:
         """Replace the file in one step; a folder that cannot be written is no reason to fail."""
-        from autoprune.targets.measure import write_cache
+        from autoprune.targets.cache import write_cache
 
         if self._path is None:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from autoprune.targets.measure import cache_folder, write_cache
+from autoprune.targets.cache import cache_folder, write_cache
 
 if TYPE_CHECKING:
     from autoprune.targets.target import Target

@@ -33,6 +33,7 @@ from typing import IO, Any
 import numpy as np
 
 from autoprune.errors import TargetError
+from autoprune.targets.cache import cache_folder, write_cache
 from autoprune.targets.energy import Counter, energy_counter
 from autoprune.targets.runtimes import RUNTIMES, Run, open_session
 from autoprune.targets.target import Measurement
@@ -303,19 +304,6 @@ def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str =
     best = min(min(_block(reference, block_ms)) for _ in range(CALIBRATION_ROUNDS))
     write_cache(cached, {"milliseconds": best})
     return best
-
-
-def write_cache(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file of the cache folder in one step, so that nobody reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps(content), encoding="utf-8")
-    unfinished.replace(path)
-
-
-def cache_folder() -> Path:
-    """Where calibrations are kept."""
-    return Path(os.environ.get("AUTOPRUNE_CACHE") or Path.home() / ".cache" / "autoprune")
 
 
 def machine_key(threads: int, provider: str) -> str:
