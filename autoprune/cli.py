@@ -238,7 +238,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="onnx, openvino, torch_export, aotinductor, safetensors, a list of them, or alone pretrained (transformers) or nni (choices); "
+            help="onnx, openvino, torch_export, aotinductor, safetensors, a list of them; or alone pretrained "
+            "(transformers) or nni (choices); "
             "by default what the target runs.",
         ),
     ] = "",

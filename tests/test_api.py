@@ -226,5 +226,5 @@ def test_check_finds_what_a_users_object_breaks(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="known is one of onnx, pretrained"):
+    with pytest.raises(BadInput, match="known are onnx, openvino, .* and alone pretrained or nni"):
         autoprune.export(run, tmp_path / "out", formats=("tflite",))

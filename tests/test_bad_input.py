@@ -386,7 +386,7 @@ def test_two_drivers_cannot_write_one_study(folder):
         (("--where", "fast"), "expected 'latency_ms <= 2'", 2),
         (("--minimize", "latency"), "did you mean 'latency_ms'?", 2),
         (("--minimize", "latency_ms", "--maximize", "accuracy"), "expected one of them", 2),
-        (("--format", "tflite"), "known is one of onnx", 2),
+        (("--format", "tflite"), "known are onnx", 2),
     ],
 )
 def test_an_export_that_makes_no_sense_is_refused(searched, tmp_path, arguments, message, code):

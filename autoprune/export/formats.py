@@ -55,6 +55,9 @@ FORMATS: dict[str, Format] = {
 WEIGHTS_ONLY = "safetensors"
 """The artifact without any file of a runtime: its weights and the graph that they belong to."""
 
+FOLDERS = ("pretrained", "nni")
+"""What is no artifact, and written by functions of their own (see `api.export`)."""
+
 
 def check_formats(names: Sequence[str]) -> None:
     """Refuse names of no format.
@@ -67,8 +70,10 @@ def check_formats(names: Sequence[str]) -> None:
     if wrong or (WEIGHTS_ONLY in names and len(names) > 1):
         given = ", ".join(wrong or names)
         rule = "" if wrong else f"; {WEIGHTS_ONLY} stands alone"
+        others = " or ".join(FOLDERS)
         raise BadInput(
-            f"export: got the format {given}; known are {', '.join(known)}{rule}{nearest(given, known)}"
+            f"export: got the format {given}; known are {', '.join(known)}, and alone {others}{rule}"
+            f"{nearest(given, known)}"
         )
 
 

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 
-from autoprune.constraint import COMPUTABLE, MEASURED, Constraint, Objective, conflicts, is_cost, is_metric_name
+from autoprune.constraint import (
+    COMPUTABLE,
+    MEASURED,
+    Constraint,
+    Objective,
+    conflicts,
+    is_cost,
+    is_metric_name,
+)
 from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.cluster import Cluster
