@@ -51,7 +51,7 @@ TASKS = (
     *("classification", "regression", "multi_label", "token_classification", "language_model"),
     *("segmentation", "detection", "anomaly"),
 )
-TARGETS = ("onnxruntime", "openvino", "torch")
+TARGETS = ("onnxruntime", "openvino", "torch", "table", "remote", "asic")
 LIMITS = ("trials", "minutes", "device_seconds", "device_hours", "money")
 SAMPLERS = (
     *("auto", "guided", "tpe", "nsga2", "random", "evolution"),

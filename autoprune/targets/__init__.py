@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,11 @@ BUILT_IN = {
     "onnxruntime": "autoprune.targets.onnxruntime:OnnxRuntime",
     "openvino": "autoprune.targets.openvino:OpenVino",
     "torch": "autoprune.targets.torch_export:Torch",
+    "table": "autoprune.targets.device_table:Table",
+    "asic": "autoprune.targets.asic:Asic",
+    "remote": "autoprune.targets.remote:Remote",
 }
+FOLDER = "folder"
 
 __all__ = ["BUILT_IN", "Measurement", "Runnable", "Several", "Target", "load_target", "load_targets"]
 
@@ -46,6 +51,8 @@ def load_target(
         TargetError: it cannot be constructed, or it is no target.
     """
     found = resolve(reference, folder=folder, builtins=BUILT_IN)
+    if isinstance(found, type) and FOLDER in inspect.signature(found).parameters:
+        arguments = {FOLDER: folder, **(arguments or {})}  # its files are relative to the spec, as all are
     if isinstance(found, type) and (problem := wrong_arguments(found, arguments or {})):
         raise TargetError(f"target {reference!r}: {problem}")
     try:
