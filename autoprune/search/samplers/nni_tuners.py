@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TUNERS = ("evolution", "grid", "random", "tpe")
 POPULATION = 20  # of Evolution: searches here have hundreds of trials rather than thousands
+TRIES_OF_TUNER, TRIES = 3, 20  # to propose what was not tried yet: by the tuner, and in all
 AUGMENTED = 0.05  # of the weighted sum that is added to the largest weighted loss (Knowles 2006)
 HPO = "nni.algorithms.hpo."
 
@@ -63,7 +64,7 @@ class NniSampler(OwnSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """What the tuner proposes, any point once it has tried them all; nothing for the first trial."""
+        """What the tuner proposes, a random point where that was tried before; nothing for the first trial."""
         if not search_space:
             return {}
         trials = [
@@ -71,14 +72,24 @@ class NniSampler(OwnSampler):
             for t in study.get_trials(deepcopy=False)
             if t.number != trial.number and all(name in t.params for name in search_space)
         ]
+        tried = {tuple(t.params[name] for name in search_space) for t in trials}
+        for attempt in range(TRIES):
+            tuner = self._name if attempt < TRIES_OF_TUNER else "random"
+            point = self._proposed(tuner, study, search_space, trials)
+            if tuple(point.values()) not in tried:
+                break
+        return point
+
+    def _proposed(
+        self, tuner: str, study: Study, space: Space, trials: Sequence[FrozenTrial]
+    ) -> dict[str, Any]:
         done = [t for t in trials if t.state == TrialState.COMPLETE]
         losses = self._scalarized(done, study.directions)
-        propose = getattr(self, f"_by_{self._name}")
         try:
-            found: Parameters = propose(search_space, trials, done, losses)
+            found: Parameters = getattr(self, f"_by_{tuner}")(space, trials, done, losses)
         except nni_module("nni", self._name).NoMoreTrialError:
-            found = self._by_random(search_space, trials, done, losses)
-        return {name: _value(found[name], distribution) for name, distribution in search_space.items()}
+            found = self._by_random(space, trials, done, losses)
+        return {name: _value(found[name], distribution) for name, distribution in space.items()}
 
     def _scalarized(self, done: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> Floats:
         """One loss for each finished trial, 0 to about 1 for what is feasible, above for what is not; (N,)."""
@@ -153,7 +164,7 @@ class NniSampler(OwnSampler):
 
 
 class _Repeating:
-    """In place of TPE's memory of what it proposed, which takes seconds to fill; here the study knows repetitions."""
+    """In place of TPE's memory of what it proposed, which takes seconds to fill; the study knows what was tried."""
 
     def __call__(self, parameters: Parameters) -> Parameters:
         return parameters

@@ -116,6 +116,16 @@ def test_the_grid_goes_on_where_it_stopped_and_ends() -> None:
     assert study.ask(space).params["a"] in ("x", "y", "z")  # all tried: any point
 
 
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_what_was_tried_is_not_proposed_again_while_there_is_anything_else(tuner: str) -> None:
+    space: dict[str, BaseDistribution] = {name: CategoricalDistribution((0, 1, 2)) for name in "abc"}
+    study = optuna.create_study(sampler=NniSampler(tuner, seed=0))
+    for _ in range(24):
+        trial = study.ask(space)
+        study.tell(trial, float(sum(trial.params.values())))
+    assert len({tuple(trial.params.values()) for trial in study.trials}) >= 23
+
+
 def test_several_objectives_are_aimed_at_by_turns() -> None:
     space: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=NniSampler("evolution", seed=0))
