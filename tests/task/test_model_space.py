@@ -83,7 +83,12 @@ def test_the_baseline_is_named_behind_the_question_mark_and_arguments_are_the_cl
     assert factory().stem[0].out_channels == 4
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+QUICK = ("AutoFormer", "DARTS", "NasBench101", "NasBench201")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BASELINES]
+)
 def test_every_space_of_the_hub_makes_its_baseline(name: str) -> None:
     factory = model_factory(f"nni:{name}?{TINY.get(name, 'width=[4, 8]&num_cells=[3]')}")
     assert len(options_of(factory)) > 5

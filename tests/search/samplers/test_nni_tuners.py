@@ -58,10 +58,12 @@ class TestEvolution(_Conformance):
     tuner = "evolution"
 
 
+@pytest.mark.slow
 class TestRandom(_Conformance):
     tuner = "random"
 
 
+@pytest.mark.slow
 class TestGrid(_Conformance):
     tuner = "grid"
 
