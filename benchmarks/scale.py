@@ -4,8 +4,8 @@
 
 A simulated worker takes as long as a candidate would, by a clock that jumps to the next answer, so that what passes
 meanwhile on the real clock is what the driver itself costs: asking, logging, committing, telling, ranking. Printed are
-how busy the driver is (its seconds for each simulated second: below 1.0 one core keeps up), how busy the workers would
-be if it worked on one core beside them, what it holds in memory, and what `status` and `resume` take afterwards.
+how busy the driver is (its seconds for each simulated second: below 1.0 one core keeps up), how busy the workers are
+beside a driver that is as slow as this one was on this machine, what it holds in memory, and what `status` and `resume` take afterwards.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Simulated:
         self._count = 0
         self.now = self.busy = self.driver = 0.0
         self._left = time.perf_counter()
+        self._cpu = time.process_time()
 
     def room(self, rung: int) -> int:
         """How many workers are free."""
@@ -78,6 +79,11 @@ class Simulated:
             ready.append((request, self._evaluated(request, took)))
         self._left = time.perf_counter()
         return ready
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of the driver since the beginning, what it takes to simulate included."""
+        return time.process_time() - self._cpu
 
     def _tick(self) -> None:
         """The driver's own time passes for the workers, too."""
@@ -138,9 +144,12 @@ def main() -> int:
         print(
             f"{options.workers} workers, {evaluations} evaluations of {options.seconds:g} s, {options.sampler} sampler"
         )
+        cpu, real = workers.cpu, workers.driver
         print(
-            f"driver       {workers.driver / workers.now:8.3f} s per simulated second, "
-            f"{1000 * workers.driver / evaluations:.2f} ms per evaluation"
+            f"driver       {cpu / workers.now:8.3f} CPU s per simulated second ({real / workers.now:.3f} on the clock)"
+        )
+        print(
+            f"             {1000 * cpu / evaluations:8.2f} CPU ms per evaluation ({1000 * real / evaluations:.2f})"
         )
         print(
             f"utilisation  {100 * workers.busy / (workers.now * options.workers):8.1f} % (start and end included)"
