@@ -5,7 +5,8 @@
 A simulated worker takes as long as a candidate would, by a clock that jumps to the next answer, so that what passes
 meanwhile on the real clock is what the driver itself costs: asking, logging, committing, telling, ranking. Printed are
 how busy the driver is (its seconds for each simulated second: below 1.0 one core keeps up), how busy the workers are
-beside a driver that is as slow as this one was on this machine, what it holds in memory, and what `status` and `resume` take afterwards.
+beside a driver that is as slow as this one was on this machine, what it holds in memory, and what `status` and
+`resume` take afterwards.
 """
 
 from __future__ import annotations

@@ -74,6 +74,17 @@ def _of_all_threads(path: Path, timeout: float) -> BaseFileLock:
     return FileLock(path, timeout=timeout, **told)
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder in which something leads elsewhere: what came from others must not read or delete there.
+
+    Raises:
+        RunFolderError: names the link.
+    """
+    for place in (folder, folder / "checkpoints", *(folder / "checkpoints").glob("*/")):
+        if place.is_dir() and (links := [path for path in place.iterdir() if path.is_symlink()]):
+            raise RunFolderError(f"{links[0]} is a link; a run folder holds plain files and folders only")
+
+
 def prepare(folder: Path, spec: Spec) -> dict[str, Any]:
     """Make the run folder and put the spec and the user's own files in it; returns the provenance.
 

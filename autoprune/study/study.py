@@ -32,7 +32,7 @@ from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
-from autoprune.study.run_folder import Lock, prepare
+from autoprune.study.run_folder import Lock, prepare, refuse_links
 from autoprune.study.trial import Trial
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Study:
         where = Path(folder)
         if not (where / JOURNAL).is_file():
             raise RunFolderError(f"there is no study in {where} (it has no {JOURNAL})")
+        refuse_links(where)
         lock = Lock(where) if write else None
         try:
             return cls._opened(where, lock)

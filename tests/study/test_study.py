@@ -305,3 +305,21 @@ def test_the_run_folder_says_what_it_was_made_from(tmp_path: Path) -> None:
     (study.folder / "profile.json").unlink()
     task.unlink()
     assert Study.open(tmp_path / "run").profile == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["profile.json", "checkpoints", "checkpoints/7", "checkpoints/0/rung-0.safetensors"]
+)
+def test_nothing_in_a_run_folder_leads_out_of_it(tmp_path: Path, name: str) -> None:
+    with new_study(tmp_path / "run") as study:
+        add(study, 88.0, 1.5)
+    outside = tmp_path / "outside"
+    (outside / "1").mkdir(parents=True)
+    path = tmp_path / "run" / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(outside)
+    for write in (False, True):
+        with pytest.raises(RunFolderError, match="is a link; a run folder holds plain files"):
+            Study.open(tmp_path / "run", write=write)
+    assert (outside / "1").is_dir()
