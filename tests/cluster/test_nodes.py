@@ -18,6 +18,8 @@ from autoprune.cluster import Pool
 from autoprune.errors import BadInput
 from autoprune.record import Evaluation, Request
 
+pytestmark = pytest.mark.slow  # starting nodes takes a while
+
 PORT = 26000 + os.getpid() % 500
 HEAD = {
     "num_cpus": 0,
@@ -94,7 +96,6 @@ def started_apart() -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
 def test_a_head_that_comes_back_is_joined_again() -> None:
     said: list[str] = []
     first = started_apart()
