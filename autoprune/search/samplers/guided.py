@@ -12,13 +12,15 @@ Proposals under way count as if they had come out as expected, so that hundreds 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from autoprune.pareto import Floats, front_mask
 from autoprune.search.samplers import REJECTED
@@ -72,6 +74,7 @@ class GuidedSampler(OwnSampler):
         super().__init__(seed)
         self._costs, self._prior, self._limits, self._startup = costs, prior, limits, startup
         self._memory: _Memory | None = None
+        self._threads: ThreadpoolController | None = None
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -79,6 +82,14 @@ class GuidedSampler(OwnSampler):
         """The most promising point that no trial has tried."""
         if not search_space:
             return {}
+        # Matrices are small: threads that wait for each other in two copies of BLAS made it ten times slower.
+        self._threads = self._threads or ThreadpoolController()
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._sample(study, trial, search_space)
+
+    def _sample(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         memory = self._memory
         if memory is None or memory.space != search_space:
             memory = self._memory = _Memory(search_space, self._costs, self._prior, self._limits)
@@ -87,7 +98,7 @@ class GuidedSampler(OwnSampler):
         complete = [t for t in others if t.state == TrialState.COMPLETE and t._trial_id in memory.rows]
         if len(complete) < max(2, self._startup):
             return memory.encoding.point(self._first(memory))
-        results = _results(memory, complete, study.directions)
+        results = memory.results(complete, study.directions)
         running = [memory.rows[t._trial_id] for t in others if t.state == TrialState.RUNNING and t.params]
         return memory.encoding.point(self._next(memory, results, np.array(running)))
 
@@ -96,10 +107,12 @@ class GuidedSampler(OwnSampler):
         generator, encoding, known = self._generator, memory.encoding, memory.known
         tried = np.array(list(memory.rows.values())).reshape(-1, len(encoding.names))
         if known.has_prior and known.is_exact and len(tried) < self._startup // 2:
-            planned = memory.promising(frugal(encoding, known, np.zeros(len(encoding.names))))
+            planned = frugal(encoding, known, np.zeros(len(encoding.names)))
+            planned = planned[memory.promising(planned)]
             if len(planned):
                 return np.asarray(planned[int(generator.integers(len(planned)))])
-        rows = memory.promising(anywhere(encoding, CANDIDATES, generator))
+        rows = anywhere(encoding, CANDIDATES, generator)
+        rows = rows[memory.promising(rows)]
         if not len(rows):
             return np.asarray(anywhere(encoding, 1, generator)[0])
         costs = known.costs(rows)
@@ -122,27 +135,41 @@ class GuidedSampler(OwnSampler):
         found = belief.losses[feasible]
         if len(running):
             found = np.vstack([found, belief.assume(running)])
-        ordinary = belief.predict(anywhere(encoding, POPULATION, generator))[0][:, : belief.objectives]
-        reference = np.quantile(ordinary, ORDINARY, axis=0)
-        seed = int(generator.integers(2**31))
         pool = np.vstack(
             [
-                children(encoding, _parents(results), CANDIDATES // 2, generator),
                 anywhere(encoding, CANDIDATES // 2, generator),
+                children(encoding, _parents(results), CANDIDATES // 2, generator),
             ]
         )
-        pool = memory.promising(pool)
-        if not len(pool):
+        means, deviations = belief.predict(pool)
+        ordinary = means[:POPULATION, : belief.objectives]
+        reference, seed = np.quantile(ordinary, ORDINARY, axis=0), int(generator.integers(2**31))
+
+        def worth_of(means: Floats, deviations: Floats) -> Floats:
+            return _worth(means, deviations, found, reference, seed)
+
+        kept = memory.promising(pool)
+        if not len(kept):
             return np.asarray(anywhere(encoding, 1, generator)[0])
-        worth = _worth(belief, pool, found, reference, seed)
+        pool, worth = pool[kept], worth_of(means[kept], deviations[kept])
         for _ in range(ROUNDS):
             best = pool[np.argsort(-worth, kind="stable")[:STARTS]]
-            fresh = memory.promising(neighbours(encoding, best, NEIGHBOURS // STARTS, generator))
+            fresh = neighbours(encoding, best, NEIGHBOURS // STARTS, generator)
+            fresh = fresh[memory.promising(fresh)]
             if not len(fresh):
                 break
             pool = np.vstack([pool, fresh])
-            worth = np.concatenate([worth, _worth(belief, fresh, found, reference, seed)])
+            worth = np.concatenate([worth, worth_of(*belief.predict(fresh))])
         return np.asarray(pool[int(np.argmax(worth))])
+
+
+class _Told(NamedTuple):
+    """What a finished trial tells."""
+
+    trial: FrozenTrial
+    values: Floats
+    violations: Mapping[str, float]
+    is_measured: bool
 
 
 class _Memory:
@@ -160,6 +187,7 @@ class _Memory:
         self.known = Known(self.encoding, costs, prior, limits)
         self.rows: dict[int, Floats] = {}
         self.tuned = 0
+        self._told: dict[int, _Told] = {}
         self._seen: set[bytes] = set()
         self._surrogates: list[Surrogate] = []
         self._described = -1
@@ -171,21 +199,46 @@ class _Memory:
                 row = self.encoding.row(trial.params)
                 self.rows[trial._trial_id] = row
                 self._seen.add(row.tobytes())
+        if self.known.is_exact:
+            return
         told = [t for t in trials if t._trial_id in self.rows and "costs" in t.user_attrs]
         if told:
             rows = np.array([self.rows[t._trial_id] for t in told])
             self.known.learn(rows, [t.user_attrs["costs"] for t in told])
 
-    def unseen(self, rows: Floats) -> Floats:
-        """The rows that no trial had, each once."""
-        first = {row.tobytes(): i for i, row in reversed(list(enumerate(rows)))}
-        return rows[sorted(i for key, i in first.items() if key not in self._seen)]
+    def results(self, trials: list[FrozenTrial], directions: list[StudyDirection]) -> Results:
+        """What finished trials found, as arrays without infinities."""
+        read = [self._read(trial) for trial in trials]
+        signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
+        losses = np.array([one.values for one in read]) * signs
+        finite = np.isfinite(losses)
+        worst = np.where(finite, losses, -np.inf).max(axis=0)
+        names = sorted({name for one in read for name in one.violations})
+        violations = np.array([[one.violations.get(name, 0.0) for name in names] for one in read])
+        return Results(
+            np.array([self.rows[t._trial_id] for t in trials]),
+            np.where(finite, losses, np.where(np.isfinite(worst), worst, 0.0)),
+            np.nan_to_num(
+                violations.reshape(len(trials), -1), nan=SATURATED, posinf=SATURATED, neginf=-SATURATED
+            ),
+            finite.all(axis=1) & np.array([one.is_measured for one in read]),
+        )
 
-    def promising(self, rows: Floats) -> Floats:
-        """The rows that no trial had and that keep the limits on costs; all unseen ones where none keeps them."""
-        rows = self.unseen(rows)
-        kept = self.known.allowed(rows)
-        return rows[kept] if kept.any() else rows
+    def _read(self, trial: FrozenTrial) -> _Told:
+        """What a finished trial tells; Optuna works it out anew whenever it is asked."""
+        known = self._told.get(trial._trial_id)
+        if known is None or known.trial is not trial:  # a trial that went on is shown with other values
+            measured = not trial.system_attrs.get(REJECTED, False)
+            known = _Told(trial, np.array(trial.values, dtype=float), trial.constraints, measured)
+            self._told[trial._trial_id] = known
+        return known
+
+    def promising(self, rows: Floats) -> NDArray[np.int64]:
+        """Which rows no trial had, each once, and keep the limits on costs; all unseen ones where none keeps them."""
+        first = {row.tobytes(): i for i, row in reversed(list(enumerate(rows)))}
+        unseen = np.array(sorted(i for key, i in first.items() if key not in self._seen), dtype=np.int64)
+        kept = self.known.allowed(rows[unseen])
+        return unseen[kept] if kept.any() else unseen
 
     def surrogates(self, count: int) -> list[Surrogate]:
         """One for each objective and constraint; new ones when these or the figures change."""
@@ -194,25 +247,6 @@ class _Memory:
             self._surrogates = [Surrogate(self.encoding.blocks, figures) for _ in range(count)]
             self._described, self.tuned = figures, 0
         return self._surrogates
-
-
-def _results(memory: _Memory, trials: list[FrozenTrial], directions: list[StudyDirection]) -> Results:
-    """What finished trials found, as arrays without infinities."""
-    signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
-    losses = np.array([t.values for t in trials], dtype=float) * signs
-    finite = np.isfinite(losses)
-    worst = np.where(finite, losses, -np.inf).max(axis=0)
-    constraints: list[Mapping[str, float]] = [t.constraints for t in trials]
-    names = sorted({name for given in constraints for name in given})
-    violations = np.array([[given.get(name, 0.0) for name in names] for given in constraints], dtype=float)
-    return Results(
-        np.array([memory.rows[t._trial_id] for t in trials]),
-        np.where(finite, losses, np.where(np.isfinite(worst), worst, 0.0)),
-        np.nan_to_num(
-            violations.reshape(len(trials), -1), nan=SATURATED, posinf=SATURATED, neginf=-SATURATED
-        ),
-        finite.all(axis=1) & np.array([not t.system_attrs.get(REJECTED, False) for t in trials]),
-    )
 
 
 def _parents(results: Results) -> Floats:
@@ -224,10 +258,9 @@ def _parents(results: Results) -> Floats:
     return results.rows[np.argsort(total, kind="stable")[:LEAST_PARENTS]]
 
 
-def _worth(belief: Belief, rows: Floats, found: Floats, reference: Floats, seed: int) -> Floats:
+def _worth(means: Floats, deviations: Floats, found: Floats, reference: Floats, seed: int) -> Floats:
     """Expected gain of hypervolume, times the probability of being feasible."""
-    means, deviations = belief.predict(rows)
-    split = belief.objectives
+    split = len(reference)
     gain = expected_gain(means[:, :split], deviations[:, :split], found, reference, seed)
     chance = ndtr(-means[:, split:] / deviations[:, split:]).prod(axis=1)
     return np.asarray((gain + 1e-12) * chance)

@@ -23,6 +23,7 @@ SPREAD = np.array([1.5, 1.5, 1.0, 1.5, 1.5, 1.5])  # standard deviations of the 
 CHOICE_SPREAD = 0.6
 FIGURE_START, FIGURE_SPREAD = np.log(0.3), 1.2
 LEAST_NOISE = 1e-5
+LEAST_VARIANCE = 1e-6  # what single precision can tell from none
 STEPS = 12  # of the optimizer: learned roughly and often rather than once and for all
 
 
@@ -79,12 +80,17 @@ class Surrogate:
         self._weights = cho_solve((self._factor, True), scaled, check_finite=False)
 
     def predict(self, features: Floats, figures: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the value at points, each (N,)."""
-        between = self._kernel(features, figures, self._features, self._figures)
+        """Mean and standard deviation of the value at points, each (N,).
+
+        In single precision: hundreds of points times hundreds of trials are most of what a suggestion takes.
+        """
+        parts = features, figures, self._features, self._figures
+        between = self._kernel(*(part.astype(np.float32) for part in parts))
         mean = between @ self._weights
-        known = solve_triangular(self._factor, between.T, lower=True, check_finite=False)
+        factor = self._factor.astype(np.float32)
+        known = solve_triangular(factor, between.T, lower=True, overwrite_b=True, check_finite=False)
         variance = self._diagonal(figures) - np.einsum("ij,ij->j", known, known)
-        return mean * self._scale + self._mean, np.sqrt(variance.clip(1e-10)) * self._scale
+        return mean * self._scale + self._mean, np.sqrt(variance.clip(LEAST_VARIANCE)) * self._scale
 
     def _noise(self) -> float:
         return float(np.exp(self._logs[NOISE])) + LEAST_NOISE
@@ -101,15 +107,18 @@ class Surrogate:
     def _kernel(
         self, features: Floats, figures: Floats, others: Floats | None = None, their: Floats | None = None
     ) -> Floats:
-        numbers, choices, weights = self._split(self._logs)
-        left = features * choices[self._blocks]
-        alike = left @ (features if others is None else others).T
-        other_figures = figures if their is None else their
-        joint = np.exp(numbers[SHARPNESS] * (alike - choices.sum()))
-        total = numbers[ADDITIVE] * alike + numbers[JOINT] * joint
+        numbers, choices, weights = (part.astype(features.dtype) for part in self._split(self._logs))
+        right, other_figures = features if others is None else others, figures if their is None else their
+        alike = features @ (right * choices[self._blocks]).T
+        total = numbers[SHARPNESS] * (alike - choices.sum())
+        np.exp(total, out=total)
+        total *= numbers[JOINT]
+        alike *= numbers[ADDITIVE]
+        total += alike
         if figures.shape[1]:
-            total += numbers[FIGURES] * np.exp(-0.5 * _distances(figures, other_figures, weights))
-            total += numbers[LINEAR] / figures.shape[1] * (figures @ other_figures.T)
+            near = np.exp(-0.5 * _distances(figures, other_figures, weights))
+            total += numbers[FIGURES] * near
+            total += (numbers[LINEAR] / figures.shape[1] * figures) @ other_figures.T
         return np.asarray(total)
 
     def _diagonal(self, figures: Floats) -> Floats:
@@ -167,5 +176,7 @@ def _distances(first: Floats, second: Floats, weights: Floats) -> Floats:
     """Weighted squared distances (N, M) between rows."""
     scale = np.sqrt(weights)
     a, b = first * scale, second * scale
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * a @ b.T
-    return np.asarray(squared.clip(0.0))
+    squared = (-2.0 * a) @ b.T
+    squared += (a**2).sum(axis=1)[:, None]
+    squared += (b**2).sum(axis=1)
+    return np.asarray(squared.clip(0.0, out=squared))
