@@ -35,7 +35,7 @@ from autoprune.search.samplers.surrogate import Surrogate
 if TYPE_CHECKING:
     from optuna.study import Study
 
-RETUNE = 0.02  # growth of the trials after which kernels are learned again
+RETUNE = 0.05  # growth of the trials after which kernels are learned again
 CANDIDATES = 400
 ROUNDS = 2  # of local search around the best candidates
 STARTS, NEIGHBOURS = 3, 120  # so many of them, and neighbours of all in a round
