@@ -32,9 +32,9 @@ from autoprune.targets import Runnable
 from autoprune.targets.latency_table import LatencyTable
 from autoprune.task import Batch, Split, example_inputs
 from autoprune.task.collate import join, length
-from autoprune.tensors import Inputs, call, tensors_in
+from autoprune.tensors import Inputs, call, fingerprint, raw_bytes, tensors_in
 
-FORMAT = 1  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
+FORMAT = 2  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
 INTEGER = (8, 8)
 SAMPLE, PART = 128, 16  # examples that techniques see while damage is measured, and how many lie together
 
@@ -57,6 +57,7 @@ class Foresight:
         self._table = LatencyTable(self._base.target)
         self._costs: dict[str, tuple[int, int]] | None = None
         self._samples: dict[int, Sample] = {}
+        self._scored: dict[Any, torch.Tensor] = {}
 
     def key(self, space: Mapping[str, Any]) -> str:
         """What all answers depend on, in a few letters: weights, a sample of the data, space, target and settings."""
@@ -64,14 +65,11 @@ class Foresight:
         target = self._base.target
         digest.update(f"{type(target).__qualname__} {getattr(target, 'channel_multiple', 1)}".encode())
         digest.update(getattr(target, "machine_key", lambda: "")().encode())
-        for name, tensor in self._base.reference.state_dict().items():
-            digest.update(name.encode() + _bytes(tensor))
-        if isinstance(self._base.shared, nn.Module):
-            for _, tensor in sorted(self._base.shared.named_parameters()):
-                digest.update(_bytes(tensor))
+        for model in (self._base.reference, self._base.shared):
+            digest.update(fingerprint(model).encode() if isinstance(model, nn.Module) else b"")
         for batch in self._calibrated().batches:
             for tensor in tensors_in([batch.inputs, batch.targets]):
-                digest.update(_bytes(tensor))
+                digest.update(raw_bytes(tensor))
         return digest.hexdigest()[:32]
 
     # -- costs ---------------------------------------------------------------------------------------------------
@@ -179,7 +177,7 @@ class Foresight:
     def damage(self, point: Point) -> float | None:
         """How far the outputs of a point are from the reference's before any training; None where it cannot be made."""
         choices, context = Choices(point), self._context()
-        context.data = replace(context.data, train=self._sample(SAMPLE))
+        context.data, context.scored = replace(context.data, train=self._sample(SAMPLE)), self._scored
         try:
             model = make(self._techniques, choices, context)
             is_cut = _shapes(model) != _shapes(self._base.reference)
@@ -200,7 +198,7 @@ class Foresight:
     def _shape(self, choices: Choices) -> tuple[nn.Module, Context]:
         """A candidate of which only the shapes matter: its techniques see next to no data."""
         context = self._context()
-        context.data = replace(context.data, train=self._sample(PART))
+        context.data, context.scored = replace(context.data, train=self._sample(PART)), self._scored
         return make(self._techniques, choices, context), context
 
     def _calibrated(self) -> Calibration:
@@ -277,11 +275,6 @@ class Sample:
         step = max(1, batch_size // PART)
         for start in range(0, len(order), step):
             yield join([self._batches[place] for place in order[start : start + step].tolist()])
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    plain = tensor.detach().cpu().contiguous().reshape(-1)
-    return bytes(plain.view(torch.uint8).numpy().tobytes())
 
 
 def _sizes(choice: str, group: Group) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from autoprune.tensors import call
 from autoprune.train import recalibrate
 
 # Of the examples that outputs are compared on; BatchNorm is recalibrated on as many.
-BATCH_SIZE, BATCHES = 64, 4
+BATCH_SIZE, BATCHES = 64, 2
 FISHER_BATCH_SIZE, FISHER_BATCHES = 16, 24
 FLOAT_BITS = 32
 

@@ -7,6 +7,7 @@ comes back through `tensors_in`, `rebuild` and `named`: nobody else asks what a 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -144,3 +145,16 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
         joined[place] = part
         start += len(part)
     return joined
+
+
+def raw_bytes(tensor: torch.Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous().reshape(-1)
+    return bytes(plain.view(torch.uint8).numpy().tobytes())
+
+
+def fingerprint(model: nn.Module) -> str:
+    """The names and values of all weights and buffers of a network, in a few letters."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + raw_bytes(tensor))
+    return digest.hexdigest()

@@ -116,6 +116,8 @@ class Context:
         origin: uncompressed, with the weights that the candidate starts from; None for the reference.
         shared: what architectures other than the reference's start from in its place; None for the reference, as far
             as its weights fit.
+        scored: scores of units that other candidates were given, by all that they depend on; scores are looked up and
+            kept here. None: each candidate is scored anew.
     """
 
     task: Task
@@ -128,6 +130,7 @@ class Context:
     recovery: Recovery | None = None
     origin: nn.Module | None = None
     shared: Shared | None = None
+    scored: dict[Any, torch.Tensor] | None = None
 
     def mend(self, model: nn.Module) -> None:
         """Recalibrate BatchNorm in place, whose statistics are those of the network before a technique changed it."""

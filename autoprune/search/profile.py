@@ -61,16 +61,16 @@ def make_profile(workers: Caller, spec: Spec) -> dict[str, Any]:
     """
     described = workers.call("describe")
     space = Space.from_json(described["choices"])
-    baseline = _evaluated(workers, "uncompressed network", space.neutral())
     smallest = smallest_point(space, lambda point: workers.call("price_point", point))
-    ends = [_evaluated(workers, "smallest candidate", point) for point in _ends(space, smallest)]
+    baseline, *ends = _evaluated(workers, [space.neutral(), *_ends(space, smallest)])
+    trains = spec.rung_epochs[-1] > 0
     made = {**described, "baseline": baseline.metrics}
     return {
         **made,
         "layers": baseline.structure.get("layers", []),
         "ranges": _ranges([baseline, *ends]),
         "seconds": {
-            "per_epoch": workers.call("seconds_per_epoch"),
+            "per_epoch": workers.call("seconds_per_epoch") if trains else 0.0,
             "per_evaluation": baseline.seconds["total"],
         },
         "preview": make_preview(workers, spec, made),
@@ -140,11 +140,14 @@ def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]
     return [dict(smallest)] if floating == smallest else [dict(smallest), floating]
 
 
-def _evaluated(workers: Caller, what: str, point: dict[str, Value]) -> Evaluation:
-    result: Evaluation = workers.call("evaluate", Request(-1, 0, point, epochs=0.0))
-    if result.state == "failed":
-        raise TaskError(f"the {what} of this spec cannot be evaluated: {result.reason}")
-    return result
+def _evaluated(workers: Caller, points: Sequence[dict[str, Value]]) -> list[Evaluation]:
+    """The uncompressed network and the smallest candidates, untrained."""
+    results = workers.map("evaluate", [(Request(-1, 0, point, epochs=0.0),) for point in points])
+    for number, result in enumerate(results):
+        if result.state == "failed":
+            what = "smallest candidate" if number else "uncompressed network"
+            raise TaskError(f"the {what} of this spec cannot be evaluated: {result.reason}")
+    return results
 
 
 def _ranges(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, float]]:
