@@ -21,6 +21,7 @@ from autoprune.search.assessors import Assessed
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
+from autoprune.search.growth import Growth
 from autoprune.search.revalidation import run_revalidation
 from autoprune.search.rungs import Result, best_first, next_promotion
 from autoprune.space import Value
@@ -120,6 +121,8 @@ class _Loop:
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
         self._assessed = None if spec.search.stop == "halving" else Assessed(study)
         self._improvable = [not is_cost(c.metric) for c in spec.constraints]
+        named = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
+        self._growth = Growth([m for m in sorted(named) if not is_cost(m)], self._last_rung)
         self._barren = self._failures = self._results = 0
         self._left_out = 0  # re-validations that there was no time for
         self._under_way: dict[int, Request] = {}
@@ -195,8 +198,16 @@ class _Loop:
         violations = self.study.violations(evaluation.metrics)
         if evaluation.state == "finished":
             self._barren = self._failures = 0
-            self._sampling.tell(number, evaluation.metrics, violations)
             self._rank(evaluation, violations)
+            others = (
+                self.study.trials
+                if self._growth.note(trial.number, evaluation.rung, evaluation.metrics)
+                else ()
+            )
+            self._tell(evaluation)
+            for other in others:
+                if other.searched is not None and other.has_result and other.number in self._numbers:
+                    self._tell(other.searched)
         elif evaluation.state == "rejected":
             self._barren += 1
             self._failures = 0
@@ -213,6 +224,11 @@ class _Loop:
             self._given_up = (
                 f"{self._barren} proposals in a row brought nothing new {evaluation.reason}".strip()
             )
+
+    def _tell(self, evaluation: Evaluation) -> None:
+        """Show the sampler a result, as it should be at the last rung."""
+        metrics = self._growth.expected(evaluation.rung, evaluation.metrics)
+        self._sampling.tell(self._numbers[evaluation.trial], metrics, self.study.violations(metrics))
 
     def _rank(self, evaluation: Evaluation, violations: Sequence[float]) -> None:
         """Enter a result at its rung."""

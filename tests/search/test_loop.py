@@ -253,3 +253,29 @@ def test_a_poison_candidate_is_never_proposed_again(tmp_path: Path) -> None:
     with Study.open(tmp_path / "run", write=True) as study:
         run_search(study, again, RandomSampler(seed=3))
     assert again.seen == []
+
+
+class Looking(RandomSampler):
+    """A random sampler that keeps what it is shown when it is asked."""
+
+    shown: dict[str, list[float]]
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        finished = [t for t in study.get_trials(deepcopy=False) if t.values]
+        self.shown = {str(sorted(t.params.items())): list(t.values) for t in finished}
+
+
+def test_a_sampler_is_shown_stopped_trials_as_they_should_stand_at_the_last_rung(tmp_path: Path) -> None:
+    sampler = Looking(seed=0)
+    study = searched(tmp_path / "run", sampler=sampler, budget={"trials": 40})
+    stopped = [t for t in study.results if t.rung == 0 and str(sorted(t.choices.items())) in sampler.shown]
+    in_full = [t for t in study.results if t.rung == 2 and str(sorted(t.choices.items())) in sampler.shown]
+    assert len(stopped) > 5 and len(in_full) > 1
+    grown = [sampler.shown[str(sorted(t.choices.items()))] for t in stopped]
+    assert all(
+        shown[0] > t.metrics["accuracy"] and shown[1] == t.metrics["latency_ms"]
+        for shown, t in zip(grown, stopped, strict=True)
+    )
+    assert [sampler.shown[str(sorted(t.choices.items()))][0] for t in in_full] == [
+        t.metrics["accuracy"] for t in in_full
+    ]

@@ -10,6 +10,8 @@ Additive kernels: Duvenaud et al., "Additive Gaussian Processes" (2011).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
@@ -105,8 +107,12 @@ class Surrogate:
         )
 
     def _kernel(
-        self, features: Floats, figures: Floats, others: Floats | None = None, their: Floats | None = None
-    ) -> Floats:
+        self,
+        features: NDArray[Any],
+        figures: NDArray[Any],
+        others: NDArray[Any] | None = None,
+        their: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         numbers, choices, weights = (part.astype(features.dtype) for part in self._split(self._logs))
         right, other_figures = features if others is None else others, figures if their is None else their
         alike = features @ (right * choices[self._blocks]).T
@@ -172,7 +178,7 @@ class Surrogate:
         return loss, 0.5 * gradient + self._precision * away
 
 
-def _distances(first: Floats, second: Floats, weights: Floats) -> Floats:
+def _distances(first: NDArray[Any], second: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     """Weighted squared distances (N, M) between rows."""
     scale = np.sqrt(weights)
     a, b = first * scale, second * scale
