@@ -1,0 +1,183 @@
+"""Samplers on a search that really trains: hypervolume of accuracy and latency by minutes of compute, seed by seed.
+
+    .venv/bin/python benchmarks/search_training.py [--spec digits] [--samplers auto,tpe,nsga2,random,gp,sequential]
+        [--minutes 3] [--of-ours 0.5] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
+
+Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
+computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
+profile, which counts; the others begin as their libraries do. Minutes run from the call to the last result, the start
+of Ray, the reference and the profile included.
+
+`gp` is Optuna's Gaussian process. `sequential` is the pipeline that is done by hand: pruning ratios one after the
+other from small to large, the same in all layers, trained in full; then eight bits in all layers of each network on
+the front; then the layers at both ends back in floating point, one by one.
+
+`--spec cifar10_resnet20 --weights FILE` takes the published ResNet-20 (AUTOPRUNE_DATA names the folder of the data).
+Prints hypervolume (as `autoprune status` counts it; one table compares one spec) after 10, 20, 30, 50, 70 and 100 %
+of the minutes, and when ours reached what each rival has in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+import autoprune
+from autoprune.pareto import front_mask
+from autoprune.references import search_spaces_folder
+
+SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+OURS = "auto"
+ELSEWHERE = {"gp": "optuna.samplers:GPSampler", "sequential": f"{Path(__file__).resolve()}:Sequential"}
+RATIOS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)
+Curve = list[tuple[float, float]]
+
+
+class Sequential(BaseSampler):
+    """Prune, then quantize what was good, then give layers their precision back: points of a plan, by its stages."""
+
+    def __init__(self) -> None:
+        self._plan: Iterator[dict[str, Any]] | None = None
+        self._point: dict[str, Any] = {}
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._plan = self._plan or self._planned(study)
+        self._point = next(self._plan, {})
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        options = getattr(param_distribution, "choices", None)
+        wanted = self._point.get(param_name, self._point.get(param_name.rpartition(".")[2]))
+        if options is not None:
+            return (
+                wanted
+                if wanted in options
+                else options[-1]
+                if 32 in options or True in options
+                else options[0]
+            )
+        low, high = param_distribution.low, param_distribution.high
+        return min(max(low if wanted is None else wanted, low), high)
+
+    def _planned(self, study: Any) -> Iterator[dict[str, Any]]:
+        yield from ({"ratio": ratio} for ratio in RATIOS)
+        for params in self._good(study):
+            yield {**params, **dict.fromkeys(_bits(params), 8)}
+        for params in self._good(study):
+            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in _bits(params)))
+            for layer in (*layers[:2], *layers[-2:]):
+                floating = {f"{layer}.weight_bits": 32, f"{layer}.activation_bits": 32}
+                yield {**params, **dict.fromkeys(_bits(params), 8), **floating}
+
+    def _good(self, study: Any) -> list[dict[str, Any]]:
+        """What is on the front so far."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        signs = [-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions]
+        if not done:
+            return []
+        front = front_mask(np.array([t.values for t in done]) * signs)
+        return [dict(trial.params) for trial, good in zip(done, front, strict=True) if good]
+
+
+def _bits(params: Mapping[str, Any]) -> list[str]:
+    return [name for name in params if name.endswith("_bits")]
+
+
+def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, Any]:
+    """The spec of one search."""
+    path = search_spaces_folder() / f"{options.spec}.yaml"
+    spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if options.weights is not None:
+        spec["task"] = {"use": spec["task"]["use"], "weights": str(options.weights.resolve())}
+    ours = sampler == OURS
+    spec["budget"] = {"minutes": options.minutes * (options.of_ours if ours else 1.0)}
+    spec["search"] = {**spec["search"], "sampler": ELSEWHERE.get(sampler, sampler), "warm_start": ours}
+    spec["search"] |= {"profile": "full"} if ours else {"profile": "costs"}
+    if sampler == "sequential":  # what is done by hand is trained in full
+        spec["search"]["rungs"] = spec["search"]["rungs"][-1:]
+    return {**spec, "seed": seed, "cluster": {**spec["cluster"], "workers": options.workers}}
+
+
+def searched(spec: dict[str, Any]) -> Curve:
+    """(seconds since the call, hypervolume) after each result of one search, with nothing kept from before."""
+    start, curve = time.monotonic(), [(0.0, 0.0)]
+
+    def note(kind: str, payload: Mapping[str, Any]) -> None:
+        if kind in ("evaluated", "finished"):
+            curve.append((time.monotonic() - start, float(payload["status"]["hypervolume"])))
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUTOPRUNE_CACHE"] = str(Path(folder) / "cache")
+        autoprune.search(spec, run=Path(folder) / "run", on_event=note)
+    return curve
+
+
+def reached(curve: Curve, seconds: float) -> float:
+    """The hypervolume by then."""
+    return max(volume for at, volume in curve if at <= seconds)
+
+
+def when(curve: Curve, volume: float) -> float | None:
+    """The seconds at which a hypervolume was reached first."""
+    return next((at for at, found in curve if found >= volume), None)
+
+
+def main() -> int:
+    """Search, seed by seed, and print after each."""
+
+    def listed(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--spec", default="digits", help="a file of search_spaces/, without its ending")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--samplers", type=listed, default="auto,tpe,nsga2,random,gp,sequential")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--of-ours", type=float, default=1.0, help="share of the minutes that ours has")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="where to keep all curves")
+    options = parser.parse_args()
+    samplers = listed(options.samplers) if isinstance(options.samplers, str) else options.samplers
+    curves: dict[str, list[Curve]] = {sampler: [] for sampler in samplers}
+    for seed in range(options.seeds):
+        for sampler in samplers:
+            curve = searched(spec_for(options, sampler, seed))
+            curves[sampler].append(curve)
+            cells = [f"{reached(curve, 60 * options.minutes * share):.4f}" for share in SHARES]
+            print(f"seed {seed} {sampler:10} {len(curve) - 2:4} evaluations ", *cells, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(curves), encoding="utf-8")
+    for sampler, found in curves.items():
+        ends = [curve[-1][1] for curve in found]
+        print(f"{sampler:10} {np.mean(ends):.4f} ± {np.std(ends):.4f}", end="")
+        if OURS in curves and sampler != OURS:
+            times = [when(ours, end) for ours, end in zip(curves[OURS], ends, strict=True)]
+            shown = [f"{60 * options.minutes / t:.1f}×" if t else "never" for t in times]
+            print("   reached by ours in a fraction of the minutes of", ", ".join(shown), end="")
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
