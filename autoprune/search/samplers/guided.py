@@ -11,7 +11,9 @@ Proposals under way count as if they had come out as expected, so that hundreds 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +47,15 @@ LEAST_PARENTS = 5
 SATURATED = 50.0  # what an infinite violation counts as
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """The BLAS libraries of this process; looking for them takes longer than a suggestion."""
+    return ThreadpoolController()
+
+
 class GuidedSampler(OwnSampler):
     """Proposes what adds most to the front, by a model of all objectives and constraints.
 
@@ -74,7 +85,6 @@ class GuidedSampler(OwnSampler):
         super().__init__(seed)
         self._costs, self._prior, self._limits, self._startup = costs, prior, limits, startup
         self._memory: _Memory | None = None
-        self._threads: ThreadpoolController | None = None
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -82,9 +92,9 @@ class GuidedSampler(OwnSampler):
         """The most promising point that no trial has tried."""
         if not search_space:
             return {}
-        # Matrices are small: threads that wait for each other in two copies of BLAS made it ten times slower.
-        self._threads = self._threads or ThreadpoolController()
-        with self._threads.limit(limits=1, user_api="blas"):
+        # Matrices are small: threads that wait for each other in two copies of BLAS made it ten times slower. That
+        # setting is the whole process's, and so is what is remembered: one suggestion at a time.
+        with _ONE_AT_A_TIME, _threads().limit(limits=1, user_api="blas"):
             return self._sample(study, trial, search_space)
 
     def _sample(
