@@ -32,9 +32,12 @@ Fields = Mapping[str, Any]
 
 
 def searched(fields: Fields, folder: Path) -> Any:
-    """The study of a search, new or taken up again."""
+    """The study of a search, new or taken up again; one that found nothing has no best trial."""
     there = (folder / "study.journal").is_file()
-    return autoprune.resume(folder) if there else autoprune.search(fields, run=folder)
+    try:
+        return autoprune.resume(folder) if there else autoprune.search(fields, run=folder)
+    except SearchFailed:
+        return autoprune.open_study(folder)
 
 
 def best_of(study: Any, limit_ms: float) -> Any:
