@@ -9,8 +9,8 @@ profile, which counts; the others begin as their libraries do. Minutes run from 
 of Ray, the reference and the profile included.
 
 `gp` is Optuna's Gaussian process. `sequential` is the pipeline that is done by hand: pruning ratios one after the
-other from small to large, the same in all layers, trained in full; then eight bits in all layers of each network on
-the front; then the layers at both ends back in floating point, one by one.
+other from small to large, the same in all layers, trained in full; then eight bits, and four for weights, in all
+layers of each network on the front; then the layers at both ends back in floating point, one by one.
 
 `--spec cifar10_resnet20 --weights FILE` takes the published ResNet-20 (AUTOPRUNE_DATA names the folder of the data).
 Prints hypervolume (as `autoprune status` counts it; one table compares one spec) after 10, 20, 30, 50, 70 and 100 %
@@ -80,7 +80,12 @@ class Sequential(BaseSampler):
     def _planned(self, study: Any) -> Iterator[dict[str, Any]]:
         yield from ({"ratio": ratio} for ratio in RATIOS)
         for params in self._good(study):
-            yield {**params, **dict.fromkeys(_bits(params), 8)}
+            for bits in (8, 4):
+                yield {
+                    **params,
+                    **dict.fromkeys(_bits(params), 8),
+                    **dict.fromkeys(_weight_bits(params), bits),
+                }
         for params in self._good(study):
             layers = list(dict.fromkeys(name.rpartition(".")[0] for name in _bits(params)))
             for layer in (*layers[:2], *layers[-2:]):
@@ -99,6 +104,10 @@ class Sequential(BaseSampler):
 
 def _bits(params: Mapping[str, Any]) -> list[str]:
     return [name for name in params if name.endswith("_bits")]
+
+
+def _weight_bits(params: Mapping[str, Any]) -> list[str]:
+    return [name for name in _bits(params) if name.endswith(".weight_bits")]
 
 
 def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, Any]:
