@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from autoprune.cluster import session
+import autoprune.cluster.session as session
 from autoprune.cluster.seat import Seat, Task
 from autoprune.errors import BadInput, SearchFailed
 from autoprune.record import LOST, Evaluation, Request

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+import autoprune.spec.nni_space as nni_space
 from autoprune.references import is_argument
 from autoprune.space import Choice, Value
-from autoprune.spec import nni_space
 from autoprune.spec.fields import plain_values, shown
 from autoprune.spec.parts import (
     Globs,

@@ -17,9 +17,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import autoprune.targets.zigzag_layers as zigzag_layers
 from autoprune.errors import TargetError
 from autoprune.space import Value
-from autoprune.targets import zigzag_layers
 from autoprune.targets.cache import cache_folder, write_cache
 from autoprune.targets.environment import ask, python_of
 from autoprune.targets.modelled import Modelled, host

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import autoprune.targets.target as contract
 from autoprune.errors import TargetError
 from autoprune.space import Choice, Choices, Value
-from autoprune.targets import target as contract
 from autoprune.targets.target import OWN_CHOICES, Measurement, Runnable, Target
 
 if TYPE_CHECKING:
