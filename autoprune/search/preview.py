@@ -383,7 +383,10 @@ def foreknown(spec: Spec, profile: Mapping[str, Any]) -> Foreknown:
             limits[constraint.metric] = (low, min(high, limit * (1 + error + ROUNDING)))
         else:
             limits[constraint.metric] = (max(low, limit * (1 - error - ROUNDING)), high)
-    return Foreknown(Prices(preview["prices"]), prior, limits, _weights(spec, preview["prices"]))
+    space = Space.from_json(profile["choices"])
+    # Samplers do not propose what leaves no choice; the one value there is need not be the neutral one.
+    settled = {name: space[name].at(0.0) for name, d in space.distributions().items() if d.single()}
+    return Foreknown(Prices(preview["prices"], settled), prior, limits, _weights(spec, preview["prices"]))
 
 
 def _weights(spec: Spec, data: Mapping[str, Any]) -> dict[str, float]:

@@ -37,10 +37,11 @@ class Prices:
             (choice -> [value, {layer: [of MACs, of parameters]}] pairs); `layer_ms` (layer -> `reads` and `writes`,
             shares of full width in descending order, and `float` and `integer`, milliseconds for each pair of
             these); `fits` (cost -> `weights` and `constant`).
+        settled: the values of choices that leave none, which points need not name.
     """
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self._data = data
+    def __init__(self, data: Mapping[str, Any], settled: Mapping[str, Any] | None = None) -> None:
+        self._data, self._settled = data, settled or {}
         self._fits: Mapping[str, Any] = data.get("fits", {})
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, float]:
@@ -54,7 +55,8 @@ class Prices:
         Args:
             columns: for each choice its values at N points.
         """
-        made = _Made(self._data, columns)
+        count = len(next(iter(columns.values()), np.zeros(1)))
+        made = _Made(self._data, {**{n: np.array([v] * count) for n, v in self._settled.items()}, **columns})
         costs = {"params": made.params, "macs": made.macs, "bops": made.bops}
         for name, fit in self._fits.items():
             costs[name] = made.features(name) @ np.array(fit["weights"]) + fit["constant"]

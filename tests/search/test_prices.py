@@ -123,3 +123,12 @@ def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() ->
         "x": np.array([32.0, 32.0, 32.0, 8.0, 32.0]),
     }
     assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.5, 2.5, 3.5, 1.5, 2.5]
+
+
+def test_points_need_not_name_choices_that_leave_none(
+    evaluator: Evaluator, space: Space, data: dict[str, Any]
+) -> None:
+    point = {**space.neutral(), "architecture.width": 4}
+    named = {name: value for name, value in point.items() if name != "architecture.width"}
+    assert Prices(data, {"architecture.width": 4})(named) == Prices(data)(point)
+    assert Prices(data)(point)["macs"] == evaluator.price_point(point)["macs"]
