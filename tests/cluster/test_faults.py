@@ -31,12 +31,12 @@ def looked_after_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answered(pool: Pool, *requests: Request) -> list[Evaluation]:
-    """The evaluations of requests that are submitted together."""
+    """The evaluations of requests that are submitted together; answers to others may come in between."""
     for request in requests:
         pool.submit(request)
     found: dict[int, Evaluation] = {}
     end = time.monotonic() + 60
-    while len(found) < len(requests) and time.monotonic() < end:
+    while not {request.trial for request in requests} <= set(found) and time.monotonic() < end:
         found.update({request.trial: evaluation for request, evaluation in pool.wait(1.0)})
     return [found[request.trial] for request in requests]
 
