@@ -85,9 +85,8 @@ def search(
     with _workers(resolved, task, on_event) as pool:
         weights, made = _prepare(pool, resolved, on_event)
         check_reachable(resolved, made)
-        sampler = _sampler(resolved, made)
         with _create(folder, resolved, made, weights) as study:
-            return _run(study, pool, sampler, on_event)
+            return _run(study, pool, _sampler(resolved, made, study), on_event)
 
 
 def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
@@ -103,7 +102,7 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
     from autoprune.study import Study
 
     with Study.open(run, write=True) as study:
-        weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, len(study.trials))
+        weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, study)
         with _workers(study.spec, task, on_event) as pool:
             _attach(pool.broadcast, weights)
             _hold_against(study, Space.from_json(pool.call("describe")["choices"]), on_event)
@@ -459,14 +458,19 @@ def _create(folder: Path, spec: Spec, made: dict[str, Any], weights: Mapping[str
     return study
 
 
-def _sampler(spec: Spec, profile: Mapping[str, Any], trials: int = 0) -> BaseSampler:
+def _sampler(spec: Spec, profile: Mapping[str, Any], study: Study | None = None) -> BaseSampler:
     """The spec's sampler, told what the profile knows; with trials to look back at, it must not draw its first random
     points again."""
+    from autoprune.search.foretold import Foretold
     from autoprune.search.preview import foreknown
     from autoprune.search.samplers import make_sampler
+    from autoprune.study.evidence import evidence_of
 
     told = foreknown(spec, profile)
-    known = {"costs": told.prices, "prior": told.prior, "limits": told.limits}
+    known: dict[str, Any] = {"costs": told.prices, "prior": told.prior, "limits": told.limits}
+    if study is not None and profile.get("scored"):
+        known["proxies"] = Foretold(study.space, profile["scored"], lambda: evidence_of(study)["used"])
+    trials = 0 if study is None else len(study.trials)
     return make_sampler(spec.search.sampler, spec.seed + trials, spec.folder, known)
 
 

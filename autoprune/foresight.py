@@ -24,6 +24,7 @@ from autoprune.compress.technique import Context, Technique
 from autoprune.cost import cost_terms, count, layer_table
 from autoprune.deployed import deploy, layer_kind
 from autoprune.errors import NoNetwork
+from autoprune.proxies import scores
 from autoprune.sensitivity import Calibration, Damage, estimates, fisher
 from autoprune.space import Choices, Space, Value
 from autoprune.structure import Group
@@ -36,6 +37,7 @@ from autoprune.tensors import Inputs, call, fingerprint, raw_bytes, tensors_in
 
 FORMAT = 2  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
 INTEGER = (8, 8)
+SCORED = 32  # examples that proxies see
 SAMPLE, PART = 128, 16  # examples that techniques see while damage is measured, and how many lie together
 
 Point = Mapping[str, Value]
@@ -58,6 +60,7 @@ class Foresight:
         self._costs: dict[str, tuple[int, int]] | None = None
         self._samples: dict[int, Sample] = {}
         self._scored: dict[Any, torch.Tensor] = {}
+        self._scores: dict[str, dict[str, float] | None] = {}  # architecture -> what proxies say of it
 
     def key(self, space: Mapping[str, Any]) -> str:
         """What all answers depend on, in a few letters: weights, a sample of the data, space, target and settings."""
@@ -166,6 +169,23 @@ class Foresight:
         except NoNetwork:
             return None
         return model
+
+    # -- quality -------------------------------------------------------------------------------------------------
+
+    def scores(self, architecture: Mapping[str, Value]) -> dict[str, float] | None:
+        """What training-free proxies say of an architecture, freshly made; None where it makes no network."""
+        key = json.dumps(architecture, sort_keys=True)
+        if key not in self._scores:
+            batch = next(self._sample(SCORED).batches(SCORED))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._base.seed)
+                try:
+                    self._scores[key] = scores(
+                        make_model(self._base.task, architecture), self._base.task, batch
+                    )
+                except Exception:  # whatever an architecture breaks is for its trial to tell
+                    self._scores[key] = None
+        return self._scores[key]
 
     # -- damage --------------------------------------------------------------------------------------------------
 

@@ -2,25 +2,25 @@
 
 Each is a function `(network, task, batch) -> score`, larger for what should become better; the network is freshly
 made. They are worth something only where they rank networks of the task better than the number of their parameters
-does, which costs nothing and is the baseline that papers often leave out: `rank_correlations` says so.
+does, which costs nothing and is the baseline that papers often leave out: `study.evidence` says so.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from autoprune.study.evidence import PARAMS
 from autoprune.task import Batch, Task, main_output
 from autoprune.tensors import call, map_tensors, tensors_in
 
 Proxy = Callable[[nn.Module, Task, Batch], float]
 
 RIDGE = 1e-5  # keeps eigenvalues of a correlation away from 0
-PARAMS = "params"
 
 
 def params(network: nn.Module, task: Task, batch: Batch) -> float:  # noqa: ARG001
@@ -101,23 +101,8 @@ PROXIES: dict[str, Proxy] = {
 }
 
 
-def scores(network: nn.Module, task: Task, batch: Batch) -> dict[str, float]:
-    """What every proxy says of a freshly made network; it stays as it is."""
-    return {name: proxy(network, task, batch) for name, proxy in PROXIES.items()}
-
-
-def rank_correlations(scored: Sequence[Mapping[str, float]], quality: Sequence[float]) -> dict[str, float]:
-    """Spearman's rank correlation of each proxy with the quality of trained networks; NaN where a score is missing."""
-    from scipy.stats import spearmanr
-
-    columns = {name: [row[name] for row in scored] for name in PROXIES}
-    return {
-        name: float(spearmanr(column, quality).statistic) if all(map(math.isfinite, column)) else math.nan
-        for name, column in columns.items()
-    }
-
-
-def worthwhile(correlations: Mapping[str, float]) -> list[str]:
-    """The proxies that rank better than the parameter count does, best first."""
-    better = [name for name, found in correlations.items() if found > correlations[PARAMS]]
-    return sorted(better, key=lambda name: -correlations[name])
+def scores(
+    network: nn.Module, task: Task, batch: Batch, names: Sequence[str] = tuple(PROXIES)
+) -> dict[str, float]:
+    """What some proxies say of a freshly made network; it stays as it is."""
+    return {name: PROXIES[name](network, task, batch) for name in names}

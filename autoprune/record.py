@@ -71,6 +71,7 @@ class Evaluation:
         reason: why it was rejected or failed.
         seed: what every random draw of the evaluation came from.
         repeat: of the request.
+        scores: what training-free proxies say of the architecture, freshly made; empty where none were asked.
         is_poison: every worker that tried it died, so it is not to be tried again.
         checkpoint: the float weights to continue from (safetensors bytes), never stored in the study.
     """
@@ -87,6 +88,7 @@ class Evaluation:
     reason: str = ""
     seed: int = 0
     repeat: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
     is_poison: bool = False
     checkpoint: bytes | None = None
 

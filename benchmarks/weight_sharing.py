@@ -18,6 +18,8 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,10 @@ from scipy.stats import spearmanr
 
 import autoprune
 from autoprune.candidate import architecture_choices
-from autoprune.proxies import rank_correlations, scores, worthwhile
+from autoprune.proxies import scores
 from autoprune.sandwich import train_supernet
 from autoprune.spec import Spec, load_spec
+from autoprune.study.evidence import rank_correlations, worthwhile
 from autoprune.supernet import Supernet
 from autoprune.task import ArraySplit, Data, Task, evaluate_metrics, example_inputs, load_task
 from autoprune.train import TrainSettings, recalibrate, train
@@ -83,12 +86,14 @@ def ranks(spec: Spec, task: Task, kept: Kept, arguments: argparse.Namespace) -> 
     """Print how well inherited accuracies rank sub-networks."""
     data = task.data()
     settings = TrainSettings(**spec.train_settings())
-    torch.manual_seed(arguments.seed)
-    supernet = Supernet(task, architecture_choices(spec, task), example_inputs(data))
-    path = Path(arguments.json).with_suffix(".safetensors")
+    example, first = example_inputs(data), arguments.seed
+    torch.manual_seed(first)
+    supernet = Supernet(task, architecture_choices(spec, task), example)
+    setting = f"{arguments.shared:g} epochs, {arguments.drawn} drawn"
+    path = Path(arguments.json).with_suffix(f".{arguments.shared:g}-{arguments.drawn}.safetensors")
     if not path.is_file():
         reference, start = task.model(), time.perf_counter()
-        train(reference, task, data.train, epochs=arguments.alone, settings=settings, seed=arguments.seed)
+        train(reference, task, data.train, epochs=arguments.alone, settings=settings, seed=first)
         supernet.begin_with(reference)
         train_supernet(
             supernet,
@@ -97,43 +102,59 @@ def ranks(spec: Spec, task: Task, kept: Kept, arguments: argparse.Namespace) -> 
             epochs=arguments.shared,
             networks=arguments.drawn,
             settings=settings,
-            seed=arguments.seed,
+            seed=first,
         )
         path.write_bytes(supernet.to_bytes())
-        kept.get("seconds of reference and supernet", lambda: time.perf_counter() - start)
+        kept.get(f"seconds of {setting}", lambda: time.perf_counter() - start)
     supernet.read(path.read_bytes())
-    rows, scored = [], []
-    batch = next(iter(data.train.batches(64, shuffle=arguments.seed)))
-    for architecture in distinct(supernet, arguments.networks, arguments.seed):
+    inherited, alone, seconds, scored = [], [], [], []
+    batch = next(iter(data.train.batches(64, shuffle=first)))
+    for architecture in distinct(supernet, arguments.networks, first):
         name = json.dumps(architecture, sort_keys=True)
 
-        def inherited(architecture: Any = architecture) -> float:
+        def from_supernet(architecture: Any = architecture) -> float:
             model = task.model(**architecture)
             supernet.fill(model, architecture)
-            recalibrate(model, data.train, batch_size=64, batches=16, seed=arguments.seed)
+            recalibrate(model, data.train, batch_size=64, batches=16, seed=first)
             return evaluate_metrics(model, task, data.val)["accuracy"]
 
-        def alone(architecture: Any = architecture) -> list[float]:
+        def by_itself(seed: int, architecture: Any = architecture) -> list[float]:
             start = time.perf_counter()
-            torch.manual_seed(arguments.seed)
+            torch.manual_seed(seed)
             model = task.model(**architecture)
-            train(model, task, data.train, epochs=arguments.alone, settings=settings, seed=arguments.seed)
+            train(model, task, data.train, epochs=arguments.alone, settings=settings, seed=seed)
             return [evaluate_metrics(model, task, data.val)["accuracy"], time.perf_counter() - start]
 
-        accuracy, seconds = kept.get(f"alone {name}", alone)
-        torch.manual_seed(arguments.seed)
+        seeds = range(first, first + arguments.seeds)
+        found = [kept.get(f"alone {seed} {name}", partial(by_itself, seed)) for seed in seeds]
+        alone.append([accuracy for accuracy, _ in found])
+        seconds.append(np.mean([spent for _, spent in found]))
+        torch.manual_seed(first)
         scored.append(scores(task.model(**architecture), task, batch))
-        rows.append((kept.get(f"inherited {name}", inherited), accuracy, seconds))
+        inherited.append(kept.get(f"inherited {setting} {name}", from_supernet))
+        each = " ".join(f"{accuracy:6.2f}" for accuracy in alone[-1])
         size = f"{scored[-1]['params']:8.0f} parameters"
-        print(f"{rows[-1][0]:6.2f} inherited, {accuracy:6.2f} alone, {size}  {name}", flush=True)
-    table = np.array(rows)
-    spent = kept.get("seconds of reference and supernet", lambda: float("nan"))
-    print(f"rank correlation with accuracy alone, {len(rows)} networks:")
-    print(f"  inherited {spearmanr(table[:, 0], table[:, 1]).statistic:.3f}")
-    found = rank_correlations(scored, table[:, 1].tolist())
-    print(f"  {', '.join(f'{name} {value:.3f}' for name, value in found.items())}")
-    print(f"  proxies that beat the parameter count: {', '.join(worthwhile(found)) or 'none'}")
-    print(f"reference and supernet {spent:.0f} s; a network alone {table[:, 2].mean():.0f} s on average")
+        print(f"{inherited[-1]:6.2f} inherited, {each} alone, {size}  {name}", flush=True)
+    table, means = np.array(alone), np.mean(alone, axis=1)
+    spent = kept.get(f"seconds of {setting}", lambda: float("nan"))
+    print(f"rank correlation with the mean accuracy alone of {arguments.seeds} seeds, {len(means)} networks:")
+    print(f"  inherited, {setting}: {spearmanr(inherited, means).statistic:.3f}; {_ceiling(table)}")
+    rows = rank_correlations(scored, means.tolist())
+    print(f"  {', '.join(f'{name} {value:.3f}' for name, value in rows.items())}")
+    print(f"  proxies that beat the parameter count: {', '.join(worthwhile(rows)) or 'none'}")
+    print(f"reference and supernet {spent:.0f} s; a network alone {np.mean(seconds):.0f} s on average")
+
+
+def _ceiling(alone: np.ndarray[Any, Any]) -> str:
+    """How well the accuracies of one seed rank networks by those of another, (networks, seeds): no more can be had."""
+    if alone.shape[1] < 2:
+        return "one seed alone says nothing of chance"
+    pairs = [spearmanr(alone[:, i], alone[:, j]).statistic for i, j in combinations(range(alone.shape[1]), 2)]
+    others = [
+        spearmanr(alone[:, i], np.delete(alone, i, axis=1).mean(axis=1)).statistic
+        for i in range(alone.shape[1])
+    ]
+    return f"one seed with another {np.mean(pairs):.3f}, one seed with the mean of the others {np.mean(others):.3f}"
 
 
 def distinct(supernet: Supernet, count: int, seed: int) -> list[dict[str, Any]]:
@@ -200,6 +221,7 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=2, help="networks drawn in each step")
     parser.add_argument("--minutes", type=float, default=60.0, help="device-minutes of each search")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="how often a network is trained by itself")
     parser.add_argument("--json", default="weight_sharing.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

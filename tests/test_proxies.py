@@ -10,7 +10,9 @@ import torch
 from tiny_task import TinyNet, TinyTask
 from torch import nn
 
-from autoprune.proxies import PROXIES, jacob_cov, rank_correlations, scores, synflow, worthwhile
+from autoprune.proxies import PROXIES, jacob_cov, scores, synflow
+from autoprune.spec.sections import PROXIES as NAMES
+from autoprune.study.evidence import rank_correlations, worthwhile
 from autoprune.task import Batch
 
 TASK = TinyTask()
@@ -29,6 +31,10 @@ def test_all_are_finite_and_leave_the_network_alone(network: nn.Module) -> None:
     assert set(found) == set(PROXIES) and all(map(math.isfinite, found.values()))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert scores(network, TASK, BATCH) == found
+
+
+def test_a_spec_can_ask_for_each_but_the_baseline() -> None:
+    assert ("params", *NAMES) == tuple(PROXIES)
 
 
 def test_synflow_is_the_sum_over_all_paths_for_each_layer() -> None:

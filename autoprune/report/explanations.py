@@ -18,6 +18,7 @@ from autoprune.errors import SearchFailed
 from autoprune.report.readable import figure, limit
 from autoprune.space import Value
 from autoprune.study import Study, Trial
+from autoprune.study.evidence import LEAST_ARCHITECTURES, PARAMS, evidence_of
 from autoprune.study.ranking import front_of
 
 if TYPE_CHECKING:
@@ -46,14 +47,17 @@ def explain(study: Study) -> dict[str, Any]:
         `constraints`: for each `constraint` the share of trials that break it (`ruled_out`) and that break no other one
         (`alone`), and where it is active (`active_at`); `slopes`: for each `cost` the steps between neighbours of the
         front (`along`), and from the chosen trial (`trial`) to one that costs `more` and one that costs `less`;
-        `sentences`: the same in words.
+        `proxies`, where the spec asks for one: see `study.evidence`; `sentences`: the same in words.
     """
     chosen = chosen_of(study)
     importance = importance_of(study)
     binding = binding_constraints(study, chosen)
     slopes = slopes_of(study, chosen)
     sentences = [*_of_importance(importance), *_of_constraints(binding), *_of_slopes(slopes, study)]
-    return {"importance": importance, "constraints": binding, "slopes": slopes, "sentences": sentences}
+    proxies = evidence_of(study)
+    sentences += _of_proxies(proxies)
+    found = {"importance": importance, "constraints": binding, "slopes": slopes, "sentences": sentences}
+    return {**found, "proxies": proxies} if proxies else found
 
 
 def chosen_of(study: Study) -> Trial | None:
@@ -221,6 +225,27 @@ def _of_constraints(rows: Sequence[Row]) -> list[str]:
             )
     idle = [row["constraint"] for row in rows if not row["ruled_out"] and not row["active_at"]]
     return [*sentences, f"{', '.join(idle)} ruled out no trial."] if idle else sentences
+
+
+# -- what was said before training -----------------------------------------------------------------------------------
+
+
+def _of_proxies(found: Mapping[str, Any]) -> list[str]:
+    """How training-free proxies ranked what was tried, and what came of it."""
+    if not found:
+        return []
+    count, used = found["architectures"], " and ".join(found["used"])
+    if not found["correlations"]:
+        now = f"the search goes by {used} meanwhile" if used else "the search does not go by them yet"
+        return [
+            f"Of {count} architectures there is a result; proxies are judged from {LEAST_ARCHITECTURES} on, {now}."
+        ]
+    ranked = sorted(found["correlations"].items(), key=lambda pair: -np.nan_to_num(pair[1], nan=-1.0))
+    listed = ", ".join(f"{'the parameter count' if n == PARAMS else n} {value:.2f}" for n, value in ranked)
+    verdict = (
+        f"the search goes by {used}" if used else "none is used, for that it has to beat the parameter count"
+    )
+    return [f"Rank correlation with the best result of {count} architectures: {listed}; {verdict}."]
 
 
 # -- what one more of a cost would buy -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from autoprune.constraint import COMPUTABLE, Constraint, conflicts, is_cost
 from autoprune.errors import NoNetwork, SpecError, TaskError
 from autoprune.record import Evaluation, Request
+from autoprune.search.foretold import score_architectures
 from autoprune.search.preview import make_preview
 from autoprune.space import Options, Space, Value
 from autoprune.space.kinds import kinds
@@ -54,7 +55,8 @@ def make_profile(workers: Caller, spec: Spec) -> dict[str, Any]:
     Returns:
         `choices` (the space), `techniques` (groups, layers, what is frozen and why), `baseline` (metrics of the
         uncompressed network), `ranges` (metric -> lowest and highest), `seconds` (per epoch and per evaluation),
-        `preview` (what every point costs and every choice damages; see `preview.make_preview`).
+        `preview` (what every point costs and every choice damages; see `preview.make_preview`), `scored` (what
+        proxies say of architectures; see `foretold`).
 
     Raises:
         TaskError: the uncompressed network cannot be evaluated.
@@ -74,6 +76,7 @@ def make_profile(workers: Caller, spec: Spec) -> dict[str, Any]:
             "per_evaluation": baseline.seconds["total"],
         },
         "preview": make_preview(workers, spec, made),
+        "scored": score_architectures(workers, spec, made),
     }
 
 

@@ -57,6 +57,7 @@ SAMPLERS = (
     *("auto", "guided", "tpe", "nsga2", "random", "evolution"),
     *("nni-tpe", "nni-evolution", "nni-random", "nni-grid"),
 )
+PROXIES = ("synflow", "jacob_cov", "snip", "grad_norm")
 NOT_SAMPLERS = {
     "nni-anneal": "it needs hyperopt, which today's NumPy breaks; expected nni-evolution or evolution",
     "nni-bohb": "it is an advisor of NNI's manager, which is not started; expected nni-tpe beside search.rungs",
@@ -268,7 +269,8 @@ class Search(Section):
     """Who proposes, and when a trial is stopped.
 
     Rungs are epochs of training in all, 0 for none: a trial that is not among the best 1/`reduction` at its
-    rung is stopped there, or (`stop`) one that an assessor of NNI thinks little of.
+    rung is stopped there, or (`stop`) one that an assessor of NNI thinks little of. `proxy` is a figure of untrained
+    architectures that the guided sampler goes by as long as it ranks better than the number of parameters.
     """
 
     sampler: Annotated[str, AfterValidator(_sampler)] = Field(
@@ -282,4 +284,5 @@ class Search(Section):
     warm_start: bool = Field(default=True, description="true or false")
     profile: Literal["full", "costs"] | None = None
     inherit: Literal["reference", "nearest"] = "reference"
+    proxy: Literal["auto", "synflow", "jacob_cov", "snip", "grad_norm"] | None = None
     revalidate: Annotated[Revalidate | None, BeforeValidator(switch)] = None

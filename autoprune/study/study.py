@@ -30,6 +30,7 @@ from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
+from autoprune.study.evidence import evidence_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
 from autoprune.study.run_folder import Lock, prepare, refuse_links
@@ -476,7 +477,7 @@ class Study:
         `trials.finished` counts every trial with a durable result, `trials.stopped` those of them that
         ended before the last rung. `best` is the best compromise on the front, None while there is none; its
         `deviations` are those over `seeds` re-validations. `revalidation` counts the trials with means, and the
-        evaluations that are still to come.
+        evaluations that are still to come. `proxies` is there where the spec asks for one (`evidence`).
         """
         results, front = self.results, self.front
         states = [trial.state for trial in self.trials]
@@ -496,6 +497,7 @@ class Study:
             "best": None if best is None else best.summary(),
             "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
             "spent": self.spent_by(),
+            **({"proxies": found} if (found := evidence_of(self)) else {}),
         }
 
     def _revalidation(self) -> dict[str, Any]:

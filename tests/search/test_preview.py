@@ -14,11 +14,13 @@ from scipy.stats import spearmanr
 from tiny_spec import TINY_SPEC
 
 from autoprune.evaluate import Evaluator
+from autoprune.record import Request
 from autoprune.search.anchors import MOST, anchors, first_points
 from autoprune.search.preview import Plan, as_columns, check_points, foreknown, make_preview
 from autoprune.search.prices import Prices
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
+from autoprune.spec.sections import PROXIES
 
 FULL = {"rungs": [0, 1], "profile": "full"}
 
@@ -184,3 +186,19 @@ def test_a_network_that_cannot_be_looked_into_is_searched_without(
 
     found = make_preview(Broken(spec), spec, profile)
     assert found == {"reason": "ValueError: an odd network"} or "prices" in found
+
+
+def test_an_architecture_is_scored_fresh_and_once(spec: Spec) -> None:
+    evaluator = Counting(spec).evaluator
+    found = evaluator.foresee("scores", {"width": 4})
+    assert found == evaluator.foresee("scores", {"width": 4}) and set(found) == {"params", *PROXIES}
+    assert found["params"] < evaluator.foresee("scores", {"width": 8})["params"]
+    assert evaluator.foresee("scores", {"width": -1}) is None
+
+
+def test_an_evaluation_records_what_proxies_said() -> None:
+    evaluator = Counting(tiny(search={"proxy": "auto"})).evaluator
+    point = Space.from_json(evaluator.describe()["choices"]).neutral()
+    found = evaluator.evaluate(Request(0, 0, point))
+    assert found.state == "finished" and set(found.scores) == {"params", *PROXIES}
+    assert found.seconds["score"] > 0

@@ -12,8 +12,8 @@ Proposals under way count as if they had come out as expected, so that hundreds 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from autoprune.search.samplers import REJECTED
 from autoprune.search.samplers.acquisition import expected_gain
 from autoprune.search.samplers.belief import Belief, Results
 from autoprune.search.samplers.encoding import Encoding
-from autoprune.search.samplers.known import Costs, Known, Limits, Prior
+from autoprune.search.samplers.known import Costs, Known, Limits, Prior, Proxies
 from autoprune.search.samplers.own import OwnSampler
 from autoprune.search.samplers.proposals import anywhere, children, frugal, neighbours
 from autoprune.search.samplers.surrogate import Surrogate
@@ -72,6 +72,7 @@ class GuidedSampler(OwnSampler):
         prior: choice -> value -> loss to expect, in any unit: how far it is right is learned.
         limits: cost -> (lowest, highest) that is allowed: points beyond are proposed only where no others are found.
         startup: trials with a result before anything is believed.
+        proxies: what training-free proxies say of points, as figures of them: what they are worth is learned.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class GuidedSampler(OwnSampler):
         prior: Prior | None = None,
         startup: int = 12,
         limits: Limits | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         super().__init__(seed)
-        self._costs, self._prior, self._limits, self._startup = costs, prior, limits, startup
+        self._known = partial(Known, costs=costs, prior=prior, limits=limits, proxies=proxies)
+        self._startup = startup
         self._memory: _Memory | None = None
 
     def sample_relative(
@@ -102,7 +105,7 @@ class GuidedSampler(OwnSampler):
     ) -> dict[str, Any]:
         memory = self._memory
         if memory is None or memory.space != search_space:
-            memory = self._memory = _Memory(search_space, self._costs, self._prior, self._limits)
+            memory = self._memory = _Memory(search_space, self._known)
         others = [t for t in study.get_trials(deepcopy=False) if t._trial_id != trial._trial_id]
         memory.recall(others)
         complete = [t for t in others if t.state == TrialState.COMPLETE and t._trial_id in memory.rows]
@@ -185,16 +188,10 @@ class _Told(NamedTuple):
 class _Memory:
     """What need not be worked out again for each proposal, as long as the space stays the same."""
 
-    def __init__(
-        self,
-        space: dict[str, BaseDistribution],
-        costs: Costs | None,
-        prior: Prior | None,
-        limits: Limits | None,
-    ) -> None:
+    def __init__(self, space: dict[str, BaseDistribution], known: Callable[[Encoding], Known]) -> None:
         self.space = space
         self.encoding = Encoding(space)
-        self.known = Known(self.encoding, costs, prior, limits)
+        self.known = known(self.encoding)
         self.rows: dict[int, Floats] = {}
         self.tuned = 0
         self._told: dict[int, _Told] = {}
@@ -209,6 +206,7 @@ class _Memory:
                 row = self.encoding.row(trial.params)
                 self.rows[trial._trial_id] = row
                 self._seen.add(row.tobytes())
+        self.known.look_at_proxies()
         if self.known.is_exact:
             return
         told = [t for t in trials if t._trial_id in self.rows and "costs" in t.user_attrs]

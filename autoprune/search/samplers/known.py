@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,22 @@ Costs = Callable[[Mapping[str, Any]], Mapping[str, float]]
 Prior = Mapping[str, Mapping[Any, float]]
 Limits = Mapping[str, tuple[float, float]]
 
+
 LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
 REMEMBERED = 100_000  # points whose costs are kept
 SMALL = 0.01  # share of the most damage there can be, below which damages are told apart no more
+
+
+class Proxies(Protocol):
+    """What is said of points without training any; `search.foretold` has it."""
+
+    def used(self) -> tuple[str, ...]:
+        """The proxies to go by now."""
+        ...
+
+    def figures(self, proxies: Sequence[str], names: Sequence[str], rows: Floats) -> Floats:
+        """Scores (N, proxies) of rows (N, d) of the choices of these names."""
+        ...
 
 
 class Known:
@@ -31,12 +44,19 @@ class Known:
         prior: choice -> value -> loss that is expected of it; between the values of a number it is interpolated, and
             choices that are not named expect none.
         limits: cost -> lowest and highest that is allowed.
+        proxies: what training-free proxies say of points.
     """
 
     def __init__(
-        self, encoding: Encoding, costs: Costs | None, prior: Prior | None, limits: Limits | None = None
+        self,
+        encoding: Encoding,
+        costs: Costs | None,
+        prior: Prior | None,
+        limits: Limits | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
-        self._encoding = encoding
+        self._encoding, self._proxies = encoding, proxies
+        self._used: tuple[str, ...] = ()  # of the proxies, until the next look at the trials
         self._ask = costs
         self._ask_all = getattr(costs, "columns", None)
         self._limits = limits or {}
@@ -147,7 +167,15 @@ class Known:
     def figures(self, rows: Floats) -> Floats:
         """All of it that describes points, shape (N, G)."""
         parts = [self._encoding.summaries(rows), _logs(self.costs(rows))]
-        return np.hstack([*parts, self.expected_damage(rows)[:, None]] if self._prior else parts)
+        if self._prior:
+            parts.append(self.expected_damage(rows)[:, None])
+        if self._used and self._proxies is not None:
+            parts.append(self._proxies.figures(self._used, self._encoding.names, rows))
+        return np.hstack(parts)
+
+    def look_at_proxies(self) -> None:
+        """Go by those proxies from now on that the trials speak for."""
+        self._used = self._proxies.used() if self._proxies is not None else ()
 
     def _cost(self, row: Floats) -> list[float]:
         key = row.tobytes()
