@@ -143,6 +143,8 @@ def _listed(metrics: Mapping[str, float]) -> str:
 
 def note_of(kind: str, payload: Mapping[str, Any]) -> str:
     """An event in one line."""
+    if "message" in payload:  # of a search elsewhere
+        return str(payload["message"])
     if kind == "preparing":
         return f"preparing {payload.get('what', 'the search')}"
     if kind in ("changed", "warning"):
