@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
 
 from autoprune.constraint import (
     COMPUTABLE,
@@ -38,6 +38,7 @@ from autoprune.spec.sections import (
     Supernet,
     Train,
 )
+from autoprune.spec.storage import checked_url
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
@@ -114,6 +115,7 @@ class Spec(Section):
         search: who proposes, and when trials are stopped.
         supernet: weights that all architectures share; None: candidates start from the reference.
         cluster: where the search runs.
+        storage: URL of the database that the study is kept in; None: a file in the run folder.
         seed: every random draw of the search comes from it.
         folder: files that the spec names are relative to it.
     """
@@ -143,6 +145,9 @@ class Spec(Section):
     search: Search = Field(default_factory=Search)
     supernet: Annotated[Supernet | None, BeforeValidator(switch)] = None
     cluster: Cluster = Field(default_factory=Cluster)
+    storage: Annotated[str | None, AfterValidator(checked_url)] = Field(
+        default=None, description="a text such as postgresql://USER@HOST:PORT/DATABASE"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     folder: Path = Field(default_factory=Path.cwd, description="the folder that files are relative to")
 

@@ -1,7 +1,7 @@
 """The study: the run folder of one search, and the only way in which anything in it is written or read.
 
     study.journal   an Optuna storage, one Optuna trial for each evaluation (trial n at rung r, or its re-validation
-                    n): the truth
+                    n): the truth; or `storage.json`, which says in which database that is
     checkpoints/    weights to continue from
     spec.yaml, profile.json, files/    for people: what was asked, what was known, the user's own files
     lock            held by the one driver that may write; the system lets go of it when the driver dies
@@ -29,19 +29,21 @@ from autoprune.errors import BadInput, RunFolderError, SpecError
 from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
+from autoprune.study import storage
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.evidence import evidence_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
 from autoprune.study.run_folder import Lock, prepare, refuse_links
+from autoprune.study.storage import JOURNAL
 from autoprune.study.trial import Trial
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from autoprune.study.database import Database
     from autoprune.study.journal import Journal
 
-JOURNAL = "study.journal"
 PROFILE = "profile.json"
 REVALIDATION = "revalidation"
 FORMAT = 1
@@ -60,7 +62,7 @@ class Study:
         warn: told of trouble that is waited out; whoever searches sets it.
     """
 
-    def __init__(self, folder: Path, journal: Journal, lock: Lock | None) -> None:
+    def __init__(self, folder: Path, journal: Journal | Database, lock: Lock | None) -> None:
         self.folder = folder
         self.warn: Callable[[str], None] = lambda _: None
         self._journal, self._lock = journal, lock
@@ -130,7 +132,7 @@ class Study:
                 "baseline": _plain(baseline),
                 "provenance": provenance,
             }
-            _start_journal(where / JOURNAL, spec, header)
+            storage.begin(where, spec, header)
             return cls._opened(where, lock)
         except BaseException:
             lock.release()
@@ -149,7 +151,7 @@ class Study:
                 it.
         """
         where = Path(folder)
-        if not (where / JOURNAL).is_file():
+        if not storage.is_study(where):
             raise RunFolderError(f"there is no study in {where} (it has no {JOURNAL})")
         refuse_links(where)
         lock = Lock(where) if write else None
@@ -162,9 +164,7 @@ class Study:
 
     @classmethod
     def _opened(cls, folder: Path, lock: Lock | None) -> Study:
-        from autoprune.study.journal import Journal
-
-        journal = Journal(folder / JOURNAL, write=lock is not None)
+        journal = storage.opened(folder, write=lock is not None)
         try:
             return cls(folder, journal, lock)
         except BaseException:
@@ -569,23 +569,6 @@ class Study:
         record["metrics"] = {n: math.nan if v is None else v for n, v in record["metrics"].items()}
         self._clock_base = max(self._clock_base, at)
         self._ledger.note_evaluation(Evaluation(choices=request.choices, **record), at)
-
-
-def _start_journal(path: Path, spec: Spec, header: Mapping[str, Any]) -> None:
-    """Write a journal with an empty study in it."""
-    from optuna.study import StudyDirection
-
-    from autoprune.study.journal import Journal, quiet
-
-    directions = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
-    journal = Journal(path, write=True)
-    storage = journal.storage()
-    with quiet():
-        study = storage.create_new_study([directions[o.direction] for o in spec.objectives], spec.name)
-    storage.set_study_user_attr(study, "autoprune", header)
-    # As `optuna.Study.set_metric_names` does, so that the axes of its plots and of the dashboard have names.
-    storage.set_study_system_attr(study, "study:metric_names", [o.metric for o in spec.objectives])
-    journal.close()
 
 
 def _plain(value: Any) -> Any:
