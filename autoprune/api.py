@@ -77,16 +77,22 @@ def search(
     """
     if task is not None:
         overrides.setdefault("task", f"{type(task).__module__}:{type(task).__qualname__}")
+    from autoprune.report.events import RunLog
+    from autoprune.study.database import Database
+
     resolved = _spec(spec if spec is not None else {}, overrides)
     folder = _free_folder(resolved.name) if run is None else Path(run)
     _refuse_unusable(folder)
+    if resolved.storage is not None:
+        Database.check(resolved.storage)
     _sampler(resolved, {})  # refused before the work of minutes
     check_installed(resolved.search.stop)
-    with _workers(resolved, task, on_event) as pool:
-        weights, made = _prepare(pool, resolved, on_event)
+    with RunLog(on_event) as log, _workers(resolved, task, log) as pool:
+        weights, made = _prepare(pool, resolved, log)
         check_reachable(resolved, made)
         with _create(folder, resolved, made, weights) as study:
-            return _run(study, pool, _sampler(resolved, made, study), on_event)
+            log.open(folder)
+            return _run(study, pool, _sampler(resolved, made, study), log)
 
 
 def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
@@ -99,14 +105,16 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
         RunFolderError: there is no study in `run`, it is damaged, another driver is at work on it, or points of it
             cannot be made any more.
     """
+    from autoprune.report.events import RunLog
     from autoprune.study import Study
 
-    with Study.open(run, write=True) as study:
+    with Study.open(run, write=True) as study, RunLog(on_event) as log:
+        log.open(study.folder)
         weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, study)
-        with _workers(study.spec, task, on_event) as pool:
+        with _workers(study.spec, task, log) as pool:
             _attach(pool.broadcast, weights)
-            _hold_against(study, Space.from_json(pool.call("describe")["choices"]), on_event)
-            return _run(study, pool, sampler, on_event)
+            _hold_against(study, Space.from_json(pool.call("describe")["choices"]), log)
+            return _run(study, pool, sampler, log)
 
 
 def open_study(run: str | Path) -> Study:

@@ -44,6 +44,18 @@ MinutesOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(metavar="W", help="How many candidates at a time.")]
 AddressOption = Annotated[str | None, typer.Option(help="Ray cluster: local, auto or HOST:PORT.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Keep the study in PostgreSQL: postgresql://USER@HOST:PORT/DATABASE."),
+]
+EventsOption = Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON instead.")]
+SubmitAddressOption = Annotated[
+    str, typer.Option("--address", help="HOST:PORT of its head, auto, or http://HOST:PORT of its job server.")
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The name that `submit` printed.")]
+JobAddressOption = Annotated[
+    str, typer.Option("--address", help="Of the Ray cluster that it was submitted to.")
+]
 SeedOption = Annotated[int | None, typer.Option(metavar="S", help="Every random draw comes from it.")]
 
 
@@ -125,15 +137,19 @@ def search(
     workers: WorkersOption = None,
     address: AddressOption = None,
     seed: SeedOption = None,
+    storage: StorageOption = None,
+    as_json: EventsOption = False,
 ) -> None:
     """Search until the budget is spent.
 
     Ctrl-C stops it cleanly: what was evaluated is kept, and `autoprune resume` goes on.
+
+    JSON: {"event", "message"} on each line, with {"busy", "trial": {"trial", "rung", "state", "metrics", "seconds",
+    "reason"}} where there is one, and every few seconds the "status" as `status --json` prints it.
     """
     from autoprune import api
-    from autoprune.report.live import live_view
 
-    with live_view() as view:
+    with _view(as_json) as view:
         study = api.search(
             spec,
             run=run,
@@ -143,26 +159,97 @@ def search(
             workers=workers,
             address=address,
             seed=seed,
+            storage=storage,
         )
-    _print_outcome(study)
+    if not as_json:
+        _print_outcome(study)
 
 
 @_command("resume")
-def resume(run: RunArgument) -> None:
+def resume(run: RunArgument, as_json: EventsOption = False) -> None:
     """Go on with a search that was interrupted or killed.
 
     It ends at its original budget.
+
+    JSON: the same as that of `search`.
     """
     from autoprune import api
-    from autoprune.report.live import live_view
 
-    with live_view() as view:
+    with _view(as_json) as view:
         study = api.resume(run, on_event=view)
-    _print_outcome(study)
+    if not as_json:
+        _print_outcome(study)
+
+
+@_command("submit")
+def submit(
+    spec: SpecArgument,
+    address: SubmitAddressOption,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="The run folder on the head; by default ~/autoprune-runs/NAME-TIME."
+        ),
+    ] = None,
+    requirements: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What pip is to install on every node before the search begins."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the job's name and leave it alone.")
+    ] = False,
+    trials: TrialsOption = None,
+    minutes: MinutesOption = None,
+    workers: WorkersOption = None,
+    seed: SeedOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Search as a job of a running Ray cluster.
+
+    autoprune, the spec and the files beside it are shipped, and the log is followed. The job goes on when the terminal
+    is closed or Ctrl-C ends the following; `status JOB --address` and `stop JOB --address` reach it.
+    """
+    from autoprune import submission
+
+    options = {"trials": trials, "minutes": minutes, "workers": workers, "seed": seed, "storage": storage}
+    job = submission.submit(spec, address, run=run, requirements=requirements, say=_say, **options)
+    print(job)
+    if detach:
+        return
+    try:
+        with _view(False) as view:
+            end = submission.follow(job, address, on_event=view, say=_say)
+    except KeyboardInterrupt:
+        _fail(
+            f"job {job} goes on; `autoprune status {job} --address {address}` shows where it stands, "
+            f"`autoprune stop {job} --address {address}` ends it",
+            INTERRUPTED,
+        )
+    print(f"{end.state}; its run folder on the head: {end.run}")
+
+
+@_command("stop")
+def stop(job: JobArgument, address: JobAddressOption) -> None:
+    """End a search that was submitted as a job, as Ctrl-C would.
+
+    What it has found is kept in its run folder.
+    """
+    from autoprune import submission
+
+    end = submission.stop(job, address)
+    print(f"{end.state}; its run folder on the head: {end.run}")
 
 
 @_command("status")
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder; with --address, the name of a job.")
+    ],
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster that the job was submitted to.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show where a search stands.
 
     Progress, best, front, hypervolume and what is left of the budget.
@@ -172,10 +259,14 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     {NAME: {"evaluations", "device_seconds", "money"}}}, "explanations": {"importance",
     "constraints", "slopes", "sentences"}}. Finished are all trials with a result; those that went no further than
     an early rung are the stopped ones among them. Once the front was re-validated, "revalidation": {"trials", "left"}
-    is there, and "best" has {"seeds", "deviations"}.
+    is there, and "best" has {"seeds", "deviations"}. Of a job: {"job", "state", "message", "run", "seconds", "status",
+    "printed"}, of which "status" is the latest without its explanations, or null.
     """
     from autoprune import api
 
+    if address is not None:
+        _print_job(run, address, as_json)
+        return
     study = api.open_study(run)
     if as_json:
         from autoprune.report.explanations import explain
@@ -393,6 +484,32 @@ def check(
         is_fine = not found["problems"]
     if not is_fine:
         raise typer.Exit(BROKEN)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _view(as_json: bool) -> Any:
+    """Who is told of a search's events."""
+    if as_json:
+        from autoprune.report.events import JsonView
+
+        return JsonView(lambda line: print(line, flush=True))
+    from autoprune.report.live import live_view
+
+    return live_view()
+
+
+def _print_job(job: str, address: str, as_json: bool) -> None:
+    from autoprune import submission
+    from autoprune.report.tables import make_console, print_job
+
+    found = submission.describe(job, address)
+    if as_json:
+        _print_json(found)
+    else:
+        print_job(make_console(), found)
 
 
 def _print_json(data: Any) -> None:

@@ -66,9 +66,30 @@ def join(address: str, warn: Callable[[str], None]) -> str:
     Raises:
         BadInput: nobody answers there, it has another version of Ray or Python, or it does not take the token.
     """
-    _settle()
+    head, is_protected = checked(address, warn)
     import ray
 
+    try:
+        with _loopback() if _is_on_loopback(head) else nullcontext():
+            _init(address=head)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "; it asks for a token, expected in RAY_AUTH_TOKEN_PATH" if is_protected else ""
+        raise BadInput(f"cluster.address: got {address!r}, it cannot be joined: {reason}{hint}") from None
+    return head
+
+
+def checked(address: str, warn: Callable[[str], object]) -> tuple[str, bool]:
+    """The HOST:PORT of the head of a running Ray that this process could join, and whether it asks for a token.
+
+    Args:
+        address: `auto` or HOST:PORT.
+        warn: told when anybody may use the cluster.
+
+    Raises:
+        BadInput: nobody answers there, or it has another version of Ray or Python.
+    """
+    _settle()
     head = _find() if address == "auto" else address
     found = _probe(head)
     if found is None:
@@ -76,24 +97,32 @@ def join(address: str, warn: Callable[[str], None]) -> str:
             f"cluster.address: got {address!r}, no Ray cluster answers there; "
             f"`ray start --head --port 6379` starts one on this machine, and address: local one for the search alone"
         )
+    is_protected = bool(found.get("is_protected"))
+    if is_protected and "ray" not in sys.modules:  # which reads it once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
     ours = {"ray_version": ray.__version__, "python_version": ".".join(map(str, sys.version_info[:3]))}
-    if other := [name for name in ours if found.get(name, ours[name]) != ours[name]]:
-        listed = ", ".join(f"{name.partition('_')[0].capitalize()} {found[name]}" for name in other)
-        here = ", ".join(f"{name.partition('_')[0].capitalize()} {ours[name]}" for name in other)
-        raise BadInput(
-            f"cluster.address: got {address!r}, which runs {listed}, expected {here} as here; "
-            f"use the same versions in both places"
-        )
-    if not found.get("is_protected"):
+    if problem := other_versions(found, ours):
+        raise BadInput(f"cluster.address: got {address!r}, which runs {problem}")
+    if not is_protected:
         warn(f"the cluster at {head} {UNPROTECTED}")
-    try:
-        with _loopback() if _is_on_loopback(head) else nullcontext():
-            _init(address=head)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        hint = "; it asks for a token, expected in RAY_AUTH_TOKEN_PATH" if found.get("is_protected") else ""
-        raise BadInput(f"cluster.address: got {address!r}, it cannot be joined: {reason}{hint}") from None
-    return head
+    return head, is_protected
+
+
+def other_versions(found: Mapping[str, object], ours: Mapping[str, str]) -> str:
+    """In which versions a cluster differs from here, and what to do; empty where it does not.
+
+    Args:
+        found: what it says of itself; one that asks for a token says nothing before it is joined.
+        ours: `ray_version` and `python_version`.
+    """
+    other = [name for name in ours if found.get(name, ours[name]) != ours[name]]
+    if not other:
+        return ""
+    listed = ", ".join(f"{name.partition('_')[0].capitalize()} {found[name]}" for name in other)
+    here = ", ".join(f"{name.partition('_')[0].capitalize()} {ours[name]}" for name in other)
+    return f"{listed}, expected {here} as here; use the same versions in both places"
 
 
 def _init(**settings: Any) -> None:

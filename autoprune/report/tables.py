@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.explanations import explain
+from autoprune.report.live import figures_of
 from autoprune.report.readable import budget_left, duration, figure, limit, spent, summary, with_deviation
 
 if TYPE_CHECKING:
@@ -154,10 +155,27 @@ def print_status(console: Console, study: Study) -> None:
         **_revalidation(status),
         "why": "\n".join(explain(study)["sentences"]) or "nothing can be said yet",
     }
+    console.print(_grid(rows))
+
+
+def print_job(console: Console, job: Mapping[str, Any]) -> None:
+    """Where a submitted search stands, as `submission.describe` found it."""
+    status = job["status"]
+    rows = {
+        "job": job["job"],
+        "state": job["state"] + (f" ({job['message']})" if job["message"] else ""),
+        "run": f"{job['run']} (on the head), for {duration(job['seconds'])}",
+        **({} if status is None else figures_of(status)),
+        "printed": "\n".join(job["printed"]) or "nothing yet",
+    }
+    console.print(_grid(rows))
+
+
+def _grid(rows: Mapping[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
         table.add_row(Text(name, style="dim"), Text(value))
-    console.print(table)
+    return table
 
 
 def _best(study: Study, best: Mapping[str, Any]) -> str:
