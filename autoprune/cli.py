@@ -228,6 +228,35 @@ def submit(
     print(f"{end.state}; its run folder on the head: {end.run}")
 
 
+@_command("cluster")
+def cluster(
+    spec: SpecArgument,
+    ray_up: Annotated[
+        Path | None, typer.Option("--ray-up", metavar="FILE", help="Write a cluster file for `ray up`.")
+    ] = None,
+    hosts: Annotated[
+        str, typer.Option(metavar="A,B,...", help="For machines of your own, the head first; else for AWS.")
+    ] = "",
+    kuberay: Annotated[
+        Path | None, typer.Option("--kuberay", metavar="FILE", help="Write a RayJob for KubeRay.")
+    ] = None,
+    image: Annotated[
+        str, typer.Option(help="Of its pods; it has autoprune. By default autoprune:VERSION.")
+    ] = "",
+) -> None:
+    """Write files that make a cluster for a search.
+
+    Numbers and shapes of workers come from the spec; hosts, instance types and images are there to be edited.
+    """
+    from autoprune import submission
+
+    listed = [host.strip() for host in hosts.split(",") if host.strip()]
+    submission.write_cluster_files(spec, ray_up=ray_up, kuberay=kuberay, hosts=listed, image=image)
+    for path in (ray_up, kuberay):
+        if path is not None:
+            print(path)
+
+
 @_command("stop")
 def stop(job: JobArgument, address: JobAddressOption) -> None:
     """End a search that was submitted as a job, as Ctrl-C would.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +75,45 @@ def submit(
     folder = None if resolved.folder.is_relative_to(search_spaces_folder()) else resolved.folder
     with tempfile.TemporaryDirectory(prefix="autoprune-job-") as name:
         count, size = stage(folder, Path(name))
-        here = {"folder": "."} if folder is not None else {"folder": "autoprune/search_spaces"}
-        shipped = {**resolved.to_json(), **here}
+        shipped = {**resolved.to_json(), "folder": "."}
         shipped["cluster"]["address"] = "auto"
         (Path(name) / SPEC).write_text(yaml.safe_dump(shipped, sort_keys=False), encoding="utf-8")
         say(f"shipping autoprune, the spec and {count} files beside it ({size / 1e6:.1f} MB)")
         return server.submit(["search", SPEC, "--run", run, "--json"], Path(name), run, requirements)
+
+
+def write_cluster_files(
+    spec: str | Path | Mapping[str, Any] | Spec,
+    *,
+    ray_up: Path | None = None,
+    kuberay: Path | None = None,
+    hosts: Sequence[str] = (),
+    image: str = "",
+) -> None:
+    """Write files that make a cluster for a search.
+
+    Args:
+        spec: as for `autoprune.search`.
+        ray_up: a cluster file for `ray up`, at AWS or on `hosts`.
+        kuberay: a `RayJob` for KubeRay, with everything that it needs but the `image`.
+        hosts: machines of one's own, the head first.
+        image: what the pods run; it has autoprune.
+
+    Raises:
+        BadInput: the spec cannot be used, neither file was asked for, or one of them is there already.
+    """
+    from autoprune.cluster import manifests
+
+    resolved = load_spec(spec)
+    texts: dict[Path, str] = {}
+    if ray_up is not None:
+        texts[ray_up] = manifests.ray_up(resolved, hosts)
+    if kuberay is not None:
+        texts[kuberay] = manifests.rayjob(resolved, image)
+    if not texts:
+        raise BadInput("cluster: name a file, with --ray-up or --kuberay")
+    for path, text in texts.items():
+        manifests.write(path, text)
 
 
 def follow(

@@ -44,6 +44,7 @@ def test_help_loads_nothing_heavy():
         "profile",
         "search",
         "resume",
+        "cluster",
         "submit",
         "stop",
         "status",

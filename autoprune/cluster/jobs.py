@@ -222,7 +222,7 @@ def stage(folder: Path | None, to: Path) -> tuple[int, int]:
         BadInput: there is far too much in it to be a search.
     """
     count = size = 0
-    for path in _files_below(folder) if folder is not None else ():
+    for path in files_below(folder) if folder is not None else ():
         count, size = count + 1, size + path.stat().st_size
         if size > MOST_BYTES:
             raise BadInput(
@@ -240,12 +240,13 @@ def stage(folder: Path | None, to: Path) -> tuple[int, int]:
     return count, size
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder that are shipped, in order."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in LEFT_OUT or path.is_symlink():
             continue
         if path.is_dir():
-            yield from _files_below(path)
+            yield from files_below(path)
         elif path.is_file():
             yield path
 
