@@ -41,6 +41,7 @@ from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
 from autoprune.sandwich import train_supernet
 from autoprune.space import Choice, Choices, Space, Value
+from autoprune.space.precision import FLOAT_BITS, in_full_precision
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
 from autoprune.structure.parametrize import fold_parametrizations, make_model
@@ -257,11 +258,30 @@ class Evaluator:
             result.metrics.update(self.stored(deployed, context))
         with clock.time("validate"):
             result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
+            result.unquantized = self._unquantized(trained, request, context)
         with clock.time("measure"):
             measurement = self._measure(runnable, context, anew=request.repeat > 0)
             result.metrics.update(measurement.metrics)
             result.measurement = measurement.to_json()
             result.measurement["sources"] = {ENERGY: ENERGY_SOURCE, **measurement.sources}
+
+    def _unquantized(self, trained: nn.Module, request: Request, context: Context) -> dict[str, float]:
+        """The task's metrics without rounding after training, where a point without it could be proposed."""
+        quantize, record = self.spec.space.quantize, context.structure.get("quantize", {})
+        is_known = record.get("quantizer") == "ptq" and any(
+            bits["weight_bits"] < FLOAT_BITS for bits in record["layers"].values()
+        )
+        if (
+            quantize is None
+            or FLOAT_BITS not in quantize.weight_bits.values
+            or not is_known
+            or request.repeat
+        ):
+            return {}
+        other = self.context()
+        other.structure.update(context.structure)
+        _, runnable = self.deploy(trained, Choices(in_full_precision(request.choices)), other)
+        return evaluate_metrics(runnable.run, self.task, self.data.val)
 
     def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
         """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""

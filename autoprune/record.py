@@ -71,6 +71,8 @@ class Evaluation:
         reason: why it was rejected or failed.
         seed: what every random draw of the evaluation came from.
         repeat: of the request.
+        unquantized: the task's metrics of the same network before its weights were rounded; empty where nothing was, or
+            it was trained to be.
         scores: what training-free proxies say of the architecture, freshly made; empty where none were asked.
         is_poison: every worker that tried it died, so it is not to be tried again.
         checkpoint: the float weights to continue from (safetensors bytes), never stored in the study.
@@ -88,6 +90,7 @@ class Evaluation:
     reason: str = ""
     seed: int = 0
     repeat: int = 0
+    unquantized: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     is_poison: bool = False
     checkpoint: bytes | None = None

@@ -7,15 +7,17 @@
 `ranks` trains one supernet, then `--networks` sub-networks by themselves for `--alone` epochs each, and prints the rank
 correlation (Spearman) of their accuracies with those that they inherit, BatchNorm statistics estimated anew, on the
 validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec
-twice, with the supernet and without it, each in a folder beside the JSON file, and prints the device-seconds after
-which the former has the hypervolume that the latter ends with. Both go on where they were killed. Wanted: 0.8 at 20
-sub-networks; a tenth of the compute.
+twice, with the supernet and without it, each in a folder beside the JSON file, with the same device-seconds and
+workers, and prints after how many seconds the former, its supernet included, has the hypervolume that the latter ends
+with (in units of the baseline of each, whose latency was measured in each). Both go on where they were killed. Wanted:
+0.8 at 20 sub-networks; a tenth of the compute.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -174,36 +176,39 @@ def search(spec: Spec, task: Task, arguments: argparse.Namespace) -> None:
     """Print what a search with shared weights needs to come where one without them ends."""
     given = spec.to_json()
     given["budget"] = {"device_seconds": 60 * arguments.minutes}
-    given["seed"], base = arguments.seed, Path(arguments.json).with_suffix("")
-    alone = {
-        **given,
-        "search": {**given["search"], "rungs": [arguments.alone / 9, arguments.alone / 3, arguments.alone]},
-    }
+    given["train"]["epochs"], given["seed"] = arguments.alone, arguments.seed
+    base = Path(arguments.json).with_suffix("")
+    rungs = [arguments.alone / 9, arguments.alone / 3, arguments.alone]
+    alone = {**given, "search": {**given["search"], "rungs": rungs}}
     alone.pop("supernet", None)
     shared = {**given, "supernet": {"epochs": arguments.shared, "networks": arguments.drawn}}
     shared["search"] = {**given["search"], "rungs": [0.0, arguments.alone / 9]}
     curves = {}
     for name, fields in {"alone": alone, "shared": shared}.items():
         folder = Path(f"{base}-{name}")
-        study = (
-            autoprune.resume(folder, task=task)
-            if folder.is_dir()
-            else autoprune.search(fields, run=folder, task=task)
-        )
-        curves[name] = study
+        if folder.is_dir():
+            study = autoprune.resume(folder, task=task)
+        else:
+            study = autoprune.search(fields, run=folder, task=task)
+        curves[name] = study.hypervolume_history()
         print(
-            f"{name}: hypervolume {study.hypervolume:.4f} after {study.device_seconds:.0f} device-seconds",
+            f"{name}: hypervolume {study.hypervolume():.4f} after {study.device_seconds:.0f} device-seconds, "
+            f"{len(study.results)} trials",
             flush=True,
         )
-    wanted = curves["alone"].hypervolume
-    reached = [(at, volume) for _, at, volume in curves["shared"].history() if volume >= wanted]
-    if reached:
-        share = reached[0][0] / curves["alone"].seconds
+    _, whole, wanted = curves["alone"][-1]
+    for share in (0.5, 0.9, 1.0):
+        volume = share * wanted
+        first = {name: _first(curve, volume) for name, curve in curves.items()}
         print(
-            f"shared weights reach it after {reached[0][0]:.0f} s, {share:.2f} of the other's time, supernet included"
+            f"{share:.0%} of what training each ends with: alone after {first['alone']:.0f} s, shared weights after "
+            f"{first['shared']:.0f} s, {first['shared'] / whole:.2f} of the whole search, supernet included"
         )
-    else:
-        print("shared weights did not reach it")
+
+
+def _first(curve: list[tuple[int, float, float]], volume: float) -> float:
+    """Seconds until a hypervolume is reached; NaN where it never is."""
+    return next((at for _, at, reached in curve if reached >= volume), math.nan)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
 from autoprune.search.anchors import first_points
 from autoprune.search.assessors import Assessed
+from autoprune.search.beside import beside
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
@@ -228,7 +229,8 @@ class _Loop:
     def _tell(self, evaluation: Evaluation) -> None:
         """Show the sampler a result, as it should be at the last rung."""
         metrics = self._growth.expected(evaluation.rung, evaluation.metrics)
-        self._sampling.tell(self._numbers[evaluation.trial], metrics, self.study.violations(metrics))
+        violations, other = self.study.violations(metrics), beside(self.study, evaluation, metrics)
+        self._sampling.tell(self._numbers[evaluation.trial], metrics, violations, other)
 
     def _rank(self, evaluation: Evaluation, violations: Sequence[float]) -> None:
         """Enter a result at its rung."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from optuna import create_study
 from optuna.samplers import BaseSampler
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.constraint import COMPUTABLE, Objective
 from autoprune.errors import BadInput, raised
-from autoprune.search.samplers import REJECTED
+from autoprune.search.samplers import BESIDE, REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
 
@@ -29,11 +30,11 @@ class RevisedStorage(InMemoryStorage):
         super().__init__()
         self._revised: dict[int, FrozenTrial] = {}
 
-    def revise(self, trial_id: int, values: Sequence[float], violations: Sequence[float]) -> None:
-        """Show a finished trial with these values and constraints from now on."""
+    def revise(self, trial_id: int, values: Sequence[float], attributes: Mapping[str, Any]) -> None:
+        """Show a finished trial with these values and system attributes from now on."""
         trial = copy.copy(self.get_trial(trial_id))
         trial.values = list(values)
-        trial.system_attrs = {**trial.system_attrs, "constraints": list(violations)}
+        trial.system_attrs = {**trial.system_attrs, **attributes}
         self._revised[trial_id] = trial
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -100,13 +101,20 @@ class Sampling:
             self._study.sampler.get_trial_generation(self._study, self._storage.get_trial(number))
         return number
 
-    def tell(self, number: int, metrics: Mapping[str, float], violations: Sequence[float]) -> None:
+    def tell(
+        self,
+        number: int,
+        metrics: Mapping[str, float],
+        violations: Sequence[float],
+        other: Mapping[str, Any] | None = None,
+    ) -> None:
         """What an evaluation found; told again of the same number it replaces what was told before.
 
         Args:
             number: from `ask` or `insert`.
             metrics: every objective among them, finite.
             violations: one per constraint, 0 or less where it is met.
+            other: what it tells of another point (see `beside`).
         """
         values = [float(metrics[o.metric]) for o in self._objectives]
         self._worst = [
@@ -114,12 +122,15 @@ class Sampling:
             for o, old, new in zip(self._objectives, self._worst, values, strict=True)
         ]
         if self._storage.get_trial(number).state.is_finished():
-            self._storage.revise(number, values, violations)
+            told = {} if other is None else {BESIDE: other}
+            self._storage.revise(number, values, {**told, "constraints": list(violations)})
         else:
             costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
             self._storage.set_trial_user_attr(
                 number, "costs", costs
             )  # what a guided sampler learns to predict
+            if other is not None:
+                self._storage.set_trial_system_attr(number, BESIDE, dict(other))
             self._finish(number, values, violations)
 
     def tell_rejected(self, number: int, violations: Sequence[float]) -> None:

@@ -10,6 +10,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 
 from autoprune.constraint import Objective
 from autoprune.errors import BadInput
+from autoprune.search.samplers import BESIDE
 from autoprune.search.sampling import RevisedStorage, Sampling
 from autoprune.space import Options, Range, Space
 
@@ -82,6 +83,16 @@ def test_the_storage_copies_only_when_asked() -> None:
     storage = RevisedStorage()
     study = optuna.create_study(storage=storage, directions=["minimize"])
     study.add_trial(optuna.trial.create_trial(value=3.0))
-    storage.revise(0, [1.0], [])
+    storage.revise(0, [1.0], {})
     assert study.trials[0].value == 1.0 and study.best_trial.value == 1.0
     assert study.get_trials(deepcopy=False)[0] is storage.get_trial(0)
+
+
+def test_what_a_trial_tells_of_another_point_is_shown_and_replaced() -> None:
+    told = sampling()
+    number = told.ask()[0]
+    other = {"point": {"ratio": 0.1, "bits": 32}, "values": [85.0, None], "violations": []}
+    told.tell(number, {"accuracy": 80.0, "latency_ms": 1.0}, [], other)
+    assert told._storage.get_trial(number).system_attrs[BESIDE] == other
+    told.tell(number, {"accuracy": 84.0, "latency_ms": 1.0}, [], {**other, "values": [89.0, None]})
+    assert told._storage.get_trial(number).system_attrs[BESIDE]["values"] == [89.0, None]

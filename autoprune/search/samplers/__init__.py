@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 REJECTED = "rejected"
 """System attribute of trials whose values were made up, since they break constraints that can be computed."""
 
+BESIDE = "beside"
+"""System attribute of trials that tell of another point, too: `point`, `values` and `violations`, None for unknown."""
+
 
 def _tpe(seed: int) -> BaseSampler:
     """Tree-structured Parzen estimators over all choices together; proposals under way count as bad ones."""

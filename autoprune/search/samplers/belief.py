@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,18 @@ SURE = 1e-6  # deviation of what is computed
 Scale = Callable[[Floats], Floats]
 
 
+class Beside(NamedTuple):
+    """What trials tell of other points than their own.
+
+    Attributes:
+        rows: (E, d).
+        outputs: (E, M + C), losses and violations; NaN where nothing is known.
+    """
+
+    rows: Floats
+    outputs: Floats
+
+
 @dataclass(frozen=True)
 class Results:
     """What became of the finished trials.
@@ -37,12 +50,14 @@ class Results:
         losses: (N, M), finite.
         violations: (N, C), 0 or less where a constraint is met, finite.
         measured: (N,), False where losses were made up, as of points that were rejected.
+        beside: what is learned from as well, as long as there are few trials.
     """
 
     rows: Floats
     losses: Floats
     violations: Floats
     measured: NDArray[np.bool_]
+    beside: Beside | None = None
 
     @property
     def feasible(self) -> NDArray[np.bool_]:
@@ -79,17 +94,27 @@ class Belief:
         self._encoding, self._known, self._surrogates = encoding, known, surrogates
         self.objectives = results.losses.shape[1]
         told = results.measured if results.measured.sum() >= 2 else np.ones(len(results.rows), dtype=bool)
-        self._scales: list[Scale] = [_loss_scale(column[told]) for column in results.losses.T]
+        self._scales: list[Scale] = [
+            _loss_scale(np.concatenate([column[told], _known(results.beside, k)]))
+            for k, column in enumerate(results.losses.T)
+        ]
         self._scales += [_violation_scale(column) for column in results.violations.T]
         self.losses = self.scaled_losses(results.losses)
         chosen = _chosen(results, generator)
         rows = results.rows[chosen]
-        figures = known.figures(rows)
-        self._centre, deviation = figures.mean(axis=0), figures.std(axis=0)
-        self._spread = np.where(deviation > 0, deviation, 1.0)
         outputs = np.column_stack([results.losses, results.violations])[chosen]
         enough = told[chosen] if told[chosen].sum() >= 2 else np.ones(len(chosen), dtype=bool)
         trusted = [enough if k < self.objectives else np.ones_like(enough) for k in range(outputs.shape[1])]
+        other = results.beside
+        if other is not None and len(rows) + len(other.rows) <= MOST_TRIALS:
+            rows, outputs = np.vstack([rows, other.rows]), np.vstack([outputs, other.outputs])
+            trusted = [
+                np.concatenate([use, np.isfinite(column)])
+                for use, column in zip(trusted, other.outputs.T, strict=True)
+            ]
+        figures = known.figures(rows)
+        self._centre, deviation = figures.mean(axis=0), figures.std(axis=0)
+        self._spread = np.where(deviation > 0, deviation, 1.0)
         self._exact = _exact(known, rows, outputs, trusted)
         self._trained: list[tuple[Floats, Floats, Floats]] = []
         described = self._described(rows)
@@ -143,6 +168,14 @@ class Belief:
 
     def _described(self, rows: Floats) -> tuple[Floats, Floats]:
         return self._encoding.features(rows), (self._known.figures(rows) - self._centre) / self._spread
+
+
+def _known(beside: Beside | None, output: int) -> Floats:
+    """What is known of one output of other points."""
+    if beside is None:
+        return np.zeros(0)
+    column: Floats = beside.outputs[:, output]
+    return column[np.isfinite(column)]
 
 
 def _chosen(results: Results, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -25,9 +25,9 @@ from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 
 from autoprune.pareto import Floats, front_mask
-from autoprune.search.samplers import REJECTED
+from autoprune.search.samplers import BESIDE, REJECTED
 from autoprune.search.samplers.acquisition import expected_gain
-from autoprune.search.samplers.belief import Belief, Results
+from autoprune.search.samplers.belief import Belief, Beside, Results
 from autoprune.search.samplers.encoding import Encoding
 from autoprune.search.samplers.known import Costs, Known, Limits, Prior, Proxies
 from autoprune.search.samplers.own import OwnSampler
@@ -230,6 +230,21 @@ class _Memory:
                 violations.reshape(len(trials), -1), nan=SATURATED, posinf=SATURATED, neginf=-SATURATED
             ),
             finite.all(axis=1) & np.array([one.is_measured for one in read]),
+            self._beside([one.trial for one in read], signs, names),
+        )
+
+    def _beside(self, trials: list[FrozenTrial], signs: Floats, constraints: list[str]) -> Beside | None:
+        """What finished trials tell of other points; constraints are called by their places, as Optuna has them."""
+        told = [t.system_attrs[BESIDE] for t in trials if BESIDE in t.system_attrs]
+        if not told:
+            return None
+        outputs = [
+            [*one["values"], *(dict(enumerate(one["violations"])).get(int(name)) for name in constraints)]
+            for one in told
+        ]
+        return Beside(
+            np.array([self.encoding.row(one["point"]) for one in told]),
+            np.array(outputs, dtype=float) * np.concatenate([signs, np.ones(len(constraints))]),
         )
 
     def _read(self, trial: FrozenTrial) -> _Told:

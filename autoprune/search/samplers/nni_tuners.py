@@ -41,7 +41,9 @@ AUGMENTED = 0.05  # of the weighted sum that is added to the largest weighted lo
 HPO = "nni.algorithms.hpo."
 
 Parameters = dict[str, Any]
-Space = Mapping[str, BaseDistribution]
+Number = FloatDistribution | IntDistribution
+Distribution = CategoricalDistribution | Number
+Space = Mapping[str, Distribution]
 
 
 class NniSampler(OwnSampler):
@@ -67,6 +69,7 @@ class NniSampler(OwnSampler):
         """What the tuner proposes, a random point where that was tried before; nothing for the first trial."""
         if not search_space:
             return {}
+        space = _known(search_space)
         trials = [
             t
             for t in study.get_trials(deepcopy=False)
@@ -75,7 +78,7 @@ class NniSampler(OwnSampler):
         tried = {tuple(t.params[name] for name in search_space) for t in trials}
         for attempt in range(TRIES):
             tuner = self._name if attempt < TRIES_OF_TUNER else "random"
-            point = self._proposed(tuner, study, search_space, trials)
+            point = self._proposed(tuner, study, space, trials)
             if tuple(point.values()) not in tried:
                 break
         return point
@@ -203,7 +206,22 @@ def _unit(values: Floats) -> Floats:
     return scaled
 
 
-def _steps(distribution: FloatDistribution | IntDistribution) -> int | None:
+def _known(space: Mapping[str, BaseDistribution]) -> Space:
+    """The space, each choice of a kind that NNI has a word for.
+
+    Raises:
+        ValueError: a distribution that Optuna does not have today.
+    """
+    known = {name: d for name, d in space.items() if isinstance(d, CategoricalDistribution | Number)}
+    for name, distribution in space.items():
+        if name not in known:
+            raise ValueError(
+                f"{name}: got a {type(distribution).__name__}, expected a categorical, float or int distribution"
+            )
+    return known
+
+
+def _steps(distribution: Number) -> int | None:
     """How many steps a number has; None for a continuum and for whole numbers on a logarithmic scale."""
     if distribution.step is None or distribution.log:
         return None
@@ -215,10 +233,9 @@ def _in_words_of_nni(space: Space) -> dict[str, Any]:
     return {name: _described(distribution) for name, distribution in space.items()}
 
 
-def _described(distribution: BaseDistribution) -> dict[str, Any]:
+def _described(distribution: Distribution) -> dict[str, Any]:
     if isinstance(distribution, CategoricalDistribution):
         return {"_type": "choice", "_value": list(range(len(distribution.choices)))}
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     steps = _steps(distribution)
     if steps is not None:
         return {"_type": "quniform", "_value": [0, steps, 1]}
@@ -233,20 +250,18 @@ def _parameters(trial: FrozenTrial, space: Space) -> Parameters:
     return {name: _told(trial.params[name], distribution) for name, distribution in space.items()}
 
 
-def _told(value: Any, distribution: BaseDistribution) -> Any:
+def _told(value: Any, distribution: Distribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return int(distribution.to_internal_repr(value))
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     if _steps(distribution) is not None:
         return float(round((value - distribution.low) / (distribution.step or 1)))
     return float(value)
 
 
-def _value(given: Any, distribution: BaseDistribution) -> Any:
+def _value(given: Any, distribution: Distribution) -> Any:
     """What NNI proposes, in the terms of the space."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(given)]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     if _steps(distribution) is not None:
         given = distribution.low + round(given) * (distribution.step or 1)
     given = min(max(given, distribution.low), distribution.high)

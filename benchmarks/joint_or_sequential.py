@@ -1,0 +1,145 @@
+"""Is it better to search architecture, pruning and bits at once, or one after the other, each tuned alone?
+
+    python benchmarks/joint_or_sequential.py --spec fashion_mnist --data fashion_mnist.py:fashion_mnist_data \\
+        --minutes 30 --seeds 0 1 2 --folder runs/joint_fashion
+    python benchmarks/joint_or_sequential.py --spec cifar10_resnet --data cifar10.py:cifar10_data \\
+        --minutes 240 --seeds 0 1 2 --folder runs/joint_cifar
+
+Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
+one has three stages of a third each: the architecture alone; then, with the best one fixed, ratios; then, on the
+network that came of it (exported, with its weights), bits. A stage hands on its most accurate candidate within its
+limit on latency: in the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square
+of that before. Uncompressed references are trained beside the budget, one for the joint search and two for the stages.
+
+Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
+and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
+joint above sequential by more than two standard errors over three seeds. `--epochs` and `--rungs` shorten training.
+Each search has a folder of its own and goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import autoprune
+from autoprune.errors import SearchFailed
+from autoprune.spec import load_spec
+
+Fields = Mapping[str, Any]
+
+
+def searched(fields: Fields, folder: Path) -> Any:
+    """The study of a search, new or taken up again; one that found nothing has no best trial."""
+    there = (folder / "study.journal").is_file()
+    try:
+        return autoprune.resume(folder) if there else autoprune.search(fields, run=folder)
+    except SearchFailed:
+        return autoprune.open_study(folder)
+
+
+def best_of(study: Any, limit_ms: float) -> Any:
+    """The most accurate trial within a limit; None where there is none."""
+    try:
+        return study.best(f"latency_ms <= {limit_ms:.6g}", maximize="accuracy")
+    except SearchFailed:
+        return None
+
+
+def judged(study: Any, limit_ms: float) -> tuple[float, float]:
+    """Accuracy of the best trial within a limit on the validation and, exported, on the test split; NaN for none."""
+    best = best_of(study, limit_ms)
+    if best is None:
+        return math.nan, math.nan
+    artifact = study.folder / "export" / str(best.number)
+    if not artifact.is_dir():
+        autoprune.export(best, artifact)
+    test = json.loads((artifact / "metrics.json").read_text())["export"]["accuracy"]
+    return float(best.metrics["accuracy"]), float(test)
+
+
+def changed(base: Fields, minutes: float, seed: int, **fields: Any) -> dict[str, Any]:
+    """The spec of one search; without constraints, so that all are judged by the limit alone."""
+    kept = {name: value for name, value in base.items() if name != "constraints"}
+    made = {**kept, "budget": {"device_seconds": 60 * minutes}, "seed": seed, **fields}
+    options = made["space"].get("architecture", {})
+    if not any(len(values) > 1 for values in options.values()):
+        made.pop("supernet", None)
+    return made
+
+
+def sequential(
+    base: Fields, data: str, minutes: float, seed: int, limits: list[float], folder: Path
+) -> tuple[float, float]:
+    """What comes of three stages (see `judged`); NaN where one of them found nothing within its own limit."""
+    space = base["space"]
+    rest = {name: part for name, part in space.items() if name not in ("architecture", "prune", "quantize")}
+    stage = {**rest, "architecture": space["architecture"]}
+    first = best_of(searched(changed(base, minutes, seed, space=stage), folder / "architecture"), limits[0])
+    if first is None:
+        return math.nan, math.nan
+    fixed = {name: [first.choices[f"architecture.{name}"]] for name in space["architecture"]}
+    stage = {**rest, "architecture": fixed, "prune": space["prune"]}
+    second = best_of(searched(changed(base, minutes, seed, space=stage), folder / "prune"), limits[1])
+    if second is None:
+        return math.nan, math.nan
+    network = folder / "pruned"
+    if not network.is_dir():
+        autoprune.export(second, network)
+    task = {"use": "classification", "model": str(network.resolve()), "data": data}
+    stage = {**rest, "quantize": space["quantize"]}
+    train = {**base["train"], "epochs": 0}
+    fields = changed(base, minutes, seed, space=stage, task=task, train=train)
+    return judged(searched(fields, folder / "quantize"), limits[2])
+
+
+def main() -> None:
+    """Run all searches and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--spec", default="fashion_mnist")
+    parser.add_argument("--data", default="fashion_mnist.py:fashion_mnist_data")
+    parser.add_argument("--minutes", type=float, default=30.0, help="device-minutes of a joint search")
+    parser.add_argument("--latency", type=float, default=0.4, help="the limit, as a share of the baseline's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("runs/joint_or_sequential"))
+    parser.add_argument("--epochs", type=float, help="of references and supernets, in place of the spec's")
+    parser.add_argument("--rungs", type=float, nargs="+", help="in place of the spec's")
+    arguments = parser.parse_args()
+    base = load_spec(arguments.spec, workers=arguments.workers).to_json()
+    if arguments.epochs is not None:
+        for part in ("train", "supernet"):
+            if part in base:
+                base[part]["epochs"] = arguments.epochs
+    if arguments.rungs is not None:
+        base["search"]["rungs"] = arguments.rungs
+    gains = []
+    for seed in arguments.seeds:
+        folder = arguments.folder / str(seed)
+        study = searched(changed(base, arguments.minutes, seed), folder / "joint")
+        whole = study.baseline["latency_ms"]
+        limits = [whole * arguments.latency**power for power in (1 / 3, 2 / 3, 1.0)]
+        joint = judged(study, limits[2])
+        other = sequential(base, arguments.data, arguments.minutes / 3, seed, limits, folder)
+        gains.append(joint[1] - other[1])
+        print(
+            f"seed {seed}, within {limits[2]:.4f} ms: joint {joint[0]:.2f} % (test {joint[1]:.2f}), "
+            f"sequential {other[0]:.2f} % (test {other[1]:.2f})",
+            flush=True,
+        )
+    error = float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else math.nan
+    print(
+        f"joint - sequential, test: {np.mean(gains):+.2f} points, standard error {error:.2f} ({len(gains)} seeds)"
+    )
+
+
+if __name__ == "__main__":
+    main()
