@@ -268,15 +268,8 @@ class Evaluator:
     def _unquantized(self, trained: nn.Module, request: Request, context: Context) -> dict[str, float]:
         """The task's metrics without rounding after training, where a point without it could be proposed."""
         quantize, record = self.spec.space.quantize, context.structure.get("quantize", {})
-        is_known = record.get("quantizer") == "ptq" and any(
-            bits["weight_bits"] < FLOAT_BITS for bits in record["layers"].values()
-        )
-        if (
-            quantize is None
-            or FLOAT_BITS not in quantize.weight_bits.values
-            or not is_known
-            or request.repeat
-        ):
+        could_be = quantize is not None and FLOAT_BITS in quantize.weight_bits.values
+        if record.get("quantizer") != "ptq" or not could_be or request.repeat:
             return {}
         other = self.context()
         other.structure.update(context.structure)

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from scipy.stats import spearmanr
 
-from autoprune.search.samplers.encoding import Encoding
+from autoprune.search.samplers.belief import Belief, Results
+from autoprune.search.samplers.encoding import Encoding, Floats
 from autoprune.search.samplers.guided import GuidedSampler
 from autoprune.search.samplers.known import Known
-from autoprune.search.samplers.proposals import frugal
+from autoprune.search.samplers.proposals import anywhere, frugal
+from autoprune.search.samplers.surrogate import Surrogate
 
 LAYERS = 4
 BITS = (4, 8, 32)
@@ -120,3 +123,30 @@ def test_what_no_option_stands_for_is_not_expected_of_any() -> None:
     distributions = {"bits": CategoricalDistribution([2, 3, 4])}
     known = Known(Encoding(distributions), None, {"bits": {2: 0.5, 3: 0.1, 32: 0.0}})
     assert known.expected_damage(np.array([[0.0], [1.0], [2.0]])).argmax() == 0
+
+
+def believed(losses: Floats, rows: Floats, asked: Floats) -> Floats:
+    """The mean of a belief in one objective after some trials."""
+    encoding, told = known()
+    results = Results(rows, losses[:, None], np.zeros((len(rows), 0)), np.ones(len(rows), dtype=bool))
+    surrogate = Surrogate(encoding.blocks, told.figures(rows).shape[1])
+    belief = Belief(encoding, told, results, [surrogate], tune=True, generator=np.random.default_rng(0))
+    mean = belief.predict(asked)[0][:, 0]
+    assert np.isfinite(belief.assume(asked)).all()
+    return np.asarray(mean)
+
+
+def test_after_a_few_trials_points_rank_by_the_damage_that_is_known() -> None:
+    encoding, told = known()
+    rows = anywhere(encoding, 80, np.random.default_rng(1))
+    damage = told.expected_damage(rows)
+    found = believed(damage[:4], rows[:4], rows[4:])
+    assert spearmanr(found, damage[4:]).statistic > 0.9
+
+
+def test_damage_that_trials_contradict_is_not_believed() -> None:
+    encoding, told = known()
+    rows = anywhere(encoding, 120, np.random.default_rng(1))
+    damage = told.expected_damage(rows)
+    found = believed(-damage[:40], rows[:40], rows[40:])
+    assert spearmanr(found, damage[40:]).statistic < -0.5
