@@ -283,10 +283,12 @@ def status(
 
     Progress, best, front, hypervolume and what is left of the budget.
 
-    JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "front_size", "hypervolume",
-    "best": {"trial", "metrics"} or null, "budget": {NAME: {"spent", "limit"}}, "spent": {"by_rung", "by_shape":
-    {NAME: {"evaluations", "device_seconds", "money"}}}, "explanations": {"importance",
-    "constraints", "slopes", "sentences"}}. Finished are all trials with a result; those that went no further than
+    JSON: {"state", "trials": {"finished", "stopped", "failed", "running"}, "rungs": {RUNG: {"finished", "rejected",
+    "failed", "running"}}, "front_size", "hypervolume", "best": {"trial", "metrics"} or null, "budget": {NAME:
+    {"spent", "limit"}}, "spent": {"by_rung", "by_shape": {NAME: {"evaluations", "device_seconds", "money"}}},
+    "live": {"workers": {SHAPE: {"busy", "idle", "starting"}}, "queue", "utilisation", "seconds_left"} or null where
+    nobody searches, "explanations": {"importance", "constraints", "slopes", "sentences"}}.
+    Finished are all trials with a result; those that went no further than
     an early rung are the stopped ones among them. Once the front was re-validated, "revalidation": {"trials", "left"}
     is there, and "best" has {"seeds", "deviations"}. Of a job: {"job", "state", "message", "run", "seconds", "status",
     "printed"}, of which "status" is the latest without its explanations, or null.

@@ -62,6 +62,11 @@ class Simulated:
         """How many are not."""
         return len(self._answers)
 
+    def workers(self) -> list[dict[str, str]]:
+        """Each of them, for the status."""
+        busy = len(self._answers)
+        return [{"shape": "worker", "state": "busy" if n < busy else "idle"} for n in range(self.size)]
+
     def submit(self, request: Request) -> None:
         """Begin at the simulated now, the driver's own time so far included."""
         self._tick()

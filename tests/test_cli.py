@@ -66,11 +66,13 @@ def test_status_as_json_has_exactly_the_documented_fields(folder):
     assert list(status) == [
         "state",
         "trials",
+        "rungs",
         "front_size",
         "hypervolume",
         "best",
         "budget",
         "spent",
+        "live",
         "explanations",
     ]
     assert list(status["trials"]) == ["finished", "stopped", "failed", "running"]

@@ -125,12 +125,14 @@ class LineView:
 
 def figures_of(status: Mapping[str, Any]) -> dict[str, str]:
     """What is shown of `study.status()`, by its title."""
-    trials, best = status["trials"], status["best"]
+    trials, best, live = status["trials"], status["best"], status.get("live")
+    at_work = {} if live is None else {"workers": f"{live['utilisation']:.0%} of their time at work"}
     return {
         "trials": f"{trials['finished']} ({trials['stopped']} stopped early), {trials['failed']} failed",
         "front": f"{status['front_size']}, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else f"trial {best['trial']}: {_listed(best['metrics'])}",
         "left": budget_left(status["budget"]),
+        **at_work,
     }
 
 

@@ -130,8 +130,17 @@ def budget_left(budget: Mapping[str, Any]) -> str:
     return ", ".join(left) or "no limit"
 
 
+def rungs(found: Mapping[str, Mapping[str, int]]) -> str:
+    """Evaluations by rung and state: `rung 0: 12 finished, 1 failed; rung 1: 4 finished, 2 running`."""
+    listed = [
+        f"rung {rung}: {', '.join(f'{count} {state}' for state, count in states.items() if count)}"
+        for rung, states in found.items()
+    ]
+    return "; ".join(listed) or "none yet"
+
+
 def spent(found: Mapping[str, Any]) -> str:
-    """What `study.spent_by()` found, by rung and by shape of workers: `rung 0: 12 × 4.1 s; worker: 3.4 min, 0.85`."""
+    """What `standing.spent_by` found, by rung and by shape of workers: `rung 0: 12 × 4.1 s; worker: 3.4 min, 0.85`."""
     rungs = [
         f"rung {rung}: {one['evaluations']} × {duration(one['device_seconds'] / max(1, one['evaluations']))}"
         for rung, one in found["by_rung"].items()

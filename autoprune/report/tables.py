@@ -13,7 +13,16 @@ from rich.text import Text
 
 from autoprune.report.explanations import explain
 from autoprune.report.live import figures_of
-from autoprune.report.readable import budget_left, duration, figure, limit, spent, summary, with_deviation
+from autoprune.report.readable import (
+    budget_left,
+    duration,
+    figure,
+    limit,
+    rungs,
+    spent,
+    summary,
+    with_deviation,
+)
 
 if TYPE_CHECKING:
     from autoprune.study import Study, Trial
@@ -146,7 +155,9 @@ def print_status(console: Console, study: Study) -> None:
         "state": f"{status['state']}{f' ({study.reason})' if study.reason else ''}",
         "trials": f"{trials['finished']} with a result ({trials['stopped']} of them stopped early), "
         f"{trials['failed']} failed, {trials['running']} running",
+        **_live(status["live"]),
         "budget left": budget_left(status["budget"]),
+        "rungs": rungs(status["rungs"]),
         "spent": spent(status["spent"]),
         "front": f"{status['front_size']} trials, hypervolume {status['hypervolume']:.4f}",
         "best": "none yet" if best is None else _best(study, best),
@@ -181,6 +192,22 @@ def _grid(rows: Mapping[str, str]) -> Table:
 def _best(study: Study, best: Mapping[str, Any]) -> str:
     seeds = f" (means over {best['seeds']} seeds)" if "seeds" in best else ""
     return f"trial {best['trial']}: {_figures(study, best['metrics'], best.get('deviations', {}))}{seeds}"
+
+
+def _live(live: Mapping[str, Any] | None) -> dict[str, str]:
+    """Rows on the workers, where somebody searches."""
+    if live is None:
+        return {}
+    left = live["seconds_left"]
+    shapes = [
+        f"{name}: {', '.join(f'{count} {state}' for state, count in states.items() if count)}"
+        for name, states in live["workers"].items()
+    ]
+    return {
+        "workers": f"{'; '.join(shapes) or 'none yet'}; {live['utilisation']:.0%} of their time at work, "
+        f"{live['queue']} requests wait",
+        "ends in": "nobody can say yet" if left is None else f"about {duration(left)}, at the pace so far",
+    }
 
 
 def _revalidation(status: Mapping[str, Any]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from autoprune.search.donors import nearest_donor
 from autoprune.search.growth import Growth
 from autoprune.search.revalidation import run_revalidation
 from autoprune.search.rungs import Result, best_first, next_promotion
+from autoprune.search.watch import Watch
 from autoprune.space import Value
 from autoprune.study import Study, Trial
 
@@ -54,6 +55,10 @@ class Workers(Protocol):
     @property
     def running(self) -> int:
         """How many requests are under way."""
+        ...
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What is known of each worker: at least its `shape`, and its `state`, busy, idle or starting."""
         ...
 
     def submit(self, request: Request) -> None:
@@ -113,7 +118,7 @@ class _Loop:
 
         self.study, self.workers, self._on_event = study, workers, on_event
         self._given_up = ""  # why nothing that is still to come would be any better
-        self._budgets = Budgets(study)
+        self._budgets, self._watch = Budgets(study), Watch(study, workers)
         spec = study.spec
         self._sampling = Sampling(study.space, spec.objectives, sampler, study.baseline)
         self._numbers: dict[int, int] = {}  # trial -> its number with the sampler
@@ -143,6 +148,7 @@ class _Loop:
             self.study.commit()
             for request in requests:
                 self.workers.submit(request)
+            self._watch.look()
             if not self.workers.running:
                 return
             self._collect(self.workers.wait(TICK))

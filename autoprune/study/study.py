@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,6 @@ from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study import storage
 from autoprune.study.checkpoints import Checkpoints
-from autoprune.study.evidence import evidence_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
 from autoprune.study.run_folder import Lock, prepare, refuse_links
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from autoprune.study.journal import Journal
 
 PROFILE = "profile.json"
+LIVE = "live.json"
 REVALIDATION = "revalidation"
 FORMAT = 1
 PATIENCE_SECONDS = 120.0  # for so long a disk that is full or gone is waited for
@@ -91,6 +91,7 @@ class Study:
         self._ledger.device_seconds = spent
         self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
+        self._live: dict[str, Any] | None = None
         for stored in self._storage.get_all_trials(self._id, deepcopy=False):
             self._take_in(stored)
         self._ledger.plan(self._asked_repeats())
@@ -270,6 +271,10 @@ class Study:
         self._storage.set_study_user_attr(self._id, "state", {"state": state, "reason": reason})
         self._attributes = {**self._attributes, "state": {"state": state, "reason": reason}}
         self._is_searching = state == "running"
+        if not self._is_searching:
+            self._live = None
+            with suppress(OSError):
+                (self.folder / LIVE).unlink(missing_ok=True)
         self.commit()
 
     def save_checkpoint(self, evaluation: Evaluation) -> None:
@@ -472,40 +477,37 @@ class Study:
         return self._ledger.history()
 
     def status(self) -> dict[str, Any]:
-        """Progress as plain data, the same that `autoprune status --json` prints.
+        """Progress as plain data, the same that `autoprune status --json` prints; see `standing`."""
+        from autoprune.study.standing import standing
 
-        `trials.finished` counts every trial with a durable result, `trials.stopped` those of them that
-        ended before the last rung. `best` is the best compromise on the front, None while there is none; its
-        `deviations` are those over `seeds` re-validations. `revalidation` counts the trials with means, and the
-        evaluations that are still to come. `proxies` is there where the spec asks for one (`evidence`).
-        """
-        results, front = self.results, self.front
-        states = [trial.state for trial in self.trials]
-        sure = confirmed(front) or front
-        best = best_of(sure, self.spec.objectives, [], self.baseline, None) if front else None
-        state, budget, spent = self.state, self.spec.budget, self.spent()
-        return self._revalidation() | {
-            "state": state,
-            "trials": {
-                "finished": len(results),
-                "stopped": states.count("stopped"),
-                "failed": states.count("failed"),
-                "running": states.count("running") if state == "running" else 0,
-            },
-            "front_size": len(front),
-            "hypervolume": self.hypervolume(),
-            "best": None if best is None else best.summary(),
-            "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
-            "spent": self.spent_by(),
-            **({"proxies": found} if (found := evidence_of(self)) else {}),
-        }
+        return standing(self)
 
-    def _revalidation(self) -> dict[str, Any]:
-        """How far a re-validation is, nothing where none was begun."""
+    def show_live(self, seen: Mapping[str, Any]) -> None:
+        """Leave what the driver knows of its workers for others to see; trouble with that is passed over."""
+        self._live = dict(seen)
+        if self._lock is not None:
+            with suppress(OSError):
+                unfinished = self.folder / f"{LIVE}.tmp"
+                unfinished.write_text(json.dumps(self._live), encoding="utf-8")
+                unfinished.replace(self.folder / LIVE)
+
+    @property
+    def live(self) -> dict[str, Any] | None:
+        """What the driver last left of its workers, None where nobody searches."""
+        if self.state != "running" or self._live is not None:
+            return self._live if self.state == "running" else None
+        try:
+            found = json.loads((self.folder / LIVE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    @property
+    def revalidation(self) -> dict[str, int] | None:
+        """How many trials have means, and how many evaluations are to come; None where no re-validation was begun."""
         if REVALIDATION not in self._attributes:
-            return {}
-        done = sum(trial.is_revalidated for trial in self.trials)
-        return {"revalidation": {"trials": done, "left": len(self.repeats_left)}}
+            return None
+        return {"trials": sum(t.is_revalidated for t in self.trials), "left": len(self.repeats_left)}
 
     def spent(self) -> dict[str, float]:
         """What is used up of each kind of budget."""
@@ -521,17 +523,11 @@ class Study:
         """Of a device-second at a rung."""
         return self.spec.cluster.price_at(rung) / 3600
 
-    def spent_by(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Evaluations, device-seconds and money `by_rung` (its index) and `by_shape` of the workers (its name)."""
-        rungs: dict[str, dict[str, float]] = {}
-        shapes: dict[str, dict[str, float]] = {}
-        for rung, (count, seconds) in sorted(self._ledger.spent.items()):
-            costs = {"evaluations": count, "device_seconds": seconds, "money": seconds * self._price(rung)}
-            rungs[str(rung)] = dict(costs)
-            shape = shapes.setdefault(self.spec.cluster.shape_at(rung), dict.fromkeys(costs, 0))
-            for name, value in costs.items():
-                shape[name] += value
-        return {"by_rung": rungs, "by_shape": shapes}
+    @property
+    def spent_at(self) -> dict[int, tuple[int, float, float]]:
+        """Rung -> evaluations, device-seconds and money."""
+        found = sorted(self._ledger.spent.items())
+        return {rung: (count, seconds, seconds * self._price(rung)) for rung, (count, seconds) in found}
 
     @property
     def state(self) -> str:

@@ -93,3 +93,15 @@ def test_each_rung_has_workers_of_its_own_shape(cluster: None) -> None:
         (found,) = answered(pool, Request(1, 1, {"x": 1.0}))
         processes = {one["shape"]: one["process"] for one in pool.workers()}
         assert found.structure["process"] == processes["large"]
+
+
+def test_two_pools_on_one_cluster_share_nothing(cluster: None) -> None:
+    with Pool(HELD, {"factor": 3.0}, workers=1) as other:
+        with Pool(HELD, {"factor": 5.0}, workers=1) as pool:
+            pool.broadcast("attach", "mine")
+            (found,) = answered(pool, Request(0, 0, {"x": 1.0}))
+            (others,) = answered(other, Request(0, 0, {"x": 1.0}))
+            assert (found.metrics, others.metrics) == ({"y": 5.0}, {"y": 3.0})
+            assert (pool.call("seen"), other.call("seen")) == ([("mine",)], [])
+        (after,) = answered(other, Request(1, 0, {"x": 1.0}))
+        assert after.metrics == {"y": 3.0}

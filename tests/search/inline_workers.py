@@ -94,6 +94,10 @@ class InlineWorkers:
     def running(self) -> int:
         return len(self.waiting)
 
+    def workers(self) -> list[dict[str, object]]:
+        states = ["busy"] * len(self.waiting) + ["idle"] * (self.size - len(self.waiting))
+        return [{"shape": "worker", "state": state} for state in states]
+
     def submit(self, request: Request) -> None:
         assert self.room(request.rung) > 0
         self.waiting.append(request)

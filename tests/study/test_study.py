@@ -181,7 +181,13 @@ def test_status_counts_what_is_durable(tmp_path: Path) -> None:
         study.log_request(Request(3, 0, point()))
         status = study.status()
         assert status["trials"] == {"finished": 2, "stopped": 1, "failed": 1, "running": 1}
-        assert list(status) == ["state", "trials", "front_size", "hypervolume", "best", "budget", "spent"]
+        own = {"state", "trials", "rungs", "front_size", "hypervolume", "best", "budget", "spent", "live"}
+        assert set(status) == own and status["rungs"]["0"] == {
+            "finished": 2,
+            "rejected": 0,
+            "failed": 1,
+            "running": 1,
+        }
         assert status["state"] == "running" and status["front_size"] == 2
         assert status["budget"]["trials"] == {"spent": 2, "limit": 30}
         assert status["budget"]["device_seconds"] == {"spent": 6.0, "limit": None}
