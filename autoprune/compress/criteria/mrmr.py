@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import entropy
 from torch import nn
 
 from autoprune.compress.criteria.activation import of_units, seen
@@ -133,6 +132,8 @@ def information(bins: NDArray[np.int64], labels: NDArray[np.int64]) -> Floats:
         bins: whole numbers from 0, shape (examples, units).
         labels: whole numbers from 0, shape (examples,).
     """
+    from scipy.stats import entropy  # a second of every worker's start, for a criterion that few searches use
+
     in_bin, of_label = np.eye(bins.max() + 1)[bins], np.eye(labels.max() + 1)[labels]
     joint = np.einsum("nub,nl->ubl", in_bin, of_label, optimize=True)
     both: Floats = entropy(joint.reshape(len(joint), -1), axis=1)
