@@ -9,10 +9,7 @@ demo: $(READY)
 	@$(BIN)/python benchmarks/demo.py
 
 test: $(READY) lint
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow"
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report --fail-under=90 --skip-covered
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -271,6 +271,7 @@ def test_recalibration_takes_several_inputs() -> None:
     assert model.linear[1].running_mean.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_a_compiled_training_learns_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 

@@ -45,7 +45,7 @@ def test_kill_9_loses_no_evaluation_and_resume_finishes_the_budget(tmp_path: Pat
         assert reported <= {(trial.number, rung) for trial in study.trials for rung in trial.evaluations}
 
 
-@pytest.mark.parametrize("notice", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("notice", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_and_a_preemption_notice_stop_it_cleanly(tmp_path: Path, notice: int) -> None:
     process, reported = start(tmp_path / "run", 1000)
     os.kill(process.pid, notice)
