@@ -5,8 +5,9 @@
 
 Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
 computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
-profile, which counts; the others begin as their libraries do. Minutes run from the call to the last result, the start
-of Ray, the reference and the profile included.
+profile, which counts; the others begin as their libraries do. Minutes are those of one processor: the driver, Ray and
+its workers together, so that others who are at work on the machine favour nobody. They run from the call to the last
+result, the start of Ray, the reference and the profile included.
 
 `gp` is Optuna's Gaussian process. `sequential` is the pipeline that is done by hand: pruning ratios one after the
 other from small to large, the same in all layers, trained in full; then eight bits, and four for weights, in all
@@ -14,7 +15,7 @@ layers of each network on the front; then the layers at both ends back in floati
 
 `--spec cifar10_resnet20 --weights FILE` takes the published ResNet-20 (AUTOPRUNE_DATA names the folder of the data).
 Prints hypervolume (as `autoprune status` counts it; one table compares one spec) after 10, 20, 30, 50, 70 and 100 %
-of the minutes, and when ours reached what each rival has in the end.
+of the minutes, and with how many times fewer ours reached what each rival has in the end.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import yaml
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
@@ -43,6 +45,7 @@ SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 OURS = "auto"
 ELSEWHERE = {"gp": "optuna.samplers:GPSampler", "sequential": f"{Path(__file__).resolve()}:Sequential"}
 RATIOS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)
+IDLE = 10  # minutes of the clock, for each of a processor, after which a search ends in any case
 Curve = list[tuple[float, float]]
 
 
@@ -117,7 +120,7 @@ def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, 
     if options.weights is not None:
         spec["task"] = {"use": spec["task"]["use"], "weights": str(options.weights.resolve())}
     ours = sampler == OURS
-    spec["budget"] = {"minutes": options.minutes * (options.of_ours if ours else 1.0)}
+    spec["budget"] = {"minutes": IDLE * options.minutes}
     spec["search"] = {**spec["search"], "sampler": ELSEWHERE.get(sampler, sampler), "warm_start": ours}
     spec["search"] |= {"profile": "full"} if ours else {"profile": "costs"}
     if sampler == "sequential":  # what is done by hand is trained in full
@@ -125,22 +128,34 @@ def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, 
     return {**spec, "seed": seed, "cluster": {**spec["cluster"], "workers": options.workers}}
 
 
-def searched(spec: dict[str, Any]) -> Curve:
-    """(seconds since the call, hypervolume) after each result of one search, with nothing kept from before."""
-    start, curve = time.monotonic(), [(0.0, 0.0)]
+def searched(spec: dict[str, Any], seconds: float) -> Curve:
+    """(seconds of a processor, hypervolume) after each result of one search, with nothing kept from before."""
+    start, curve = processor_seconds(), [(0.0, 0.0)]
 
     def note(kind: str, payload: Mapping[str, Any]) -> None:
-        if kind in ("evaluated", "finished"):
-            curve.append((time.monotonic() - start, float(payload["status"]["hypervolume"])))
+        if kind == "evaluated":
+            curve.append((processor_seconds() - start, float(payload["status"]["hypervolume"])))
+            if curve[-1][0] > seconds:
+                raise KeyboardInterrupt
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
         os.environ["AUTOPRUNE_CACHE"] = str(Path(folder) / "cache")
         autoprune.search(spec, run=Path(folder) / "run", on_event=note)
     return curve
 
 
+def processor_seconds() -> float:
+    """What this process and all below it have computed, those that have ended and were waited for included."""
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 def reached(curve: Curve, seconds: float) -> float:
-    """The hypervolume by then."""
+    """The hypervolume by then, in seconds of a processor."""
     return max(volume for at, volume in curve if at <= seconds)
 
 
@@ -171,10 +186,11 @@ def main() -> int:
     curves: dict[str, list[Curve]] = {sampler: [] for sampler in samplers}
     for seed in range(options.seeds):
         for sampler in samplers:
-            curve = searched(spec_for(options, sampler, seed))
+            minutes = options.minutes * (options.of_ours if sampler == OURS else 1.0)
+            curve = searched(spec_for(options, sampler, seed), 60 * minutes)
             curves[sampler].append(curve)
             cells = [f"{reached(curve, 60 * options.minutes * share):.4f}" for share in SHARES]
-            print(f"seed {seed} {sampler:10} {len(curve) - 2:4} evaluations ", *cells, flush=True)
+            print(f"seed {seed} {sampler:10} {len(curve) - 1:4} evaluations ", *cells, flush=True)
         if options.json:
             options.json.write_text(json.dumps(curves), encoding="utf-8")
     for sampler, found in curves.items():
