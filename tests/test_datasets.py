@@ -47,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 def idx(array: np.ndarray) -> bytes:
     header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return gzip.compress(header + array.astype(np.uint8).tobytes())
+    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
 
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
@@ -166,8 +166,8 @@ def test_incomplete_files_are_refused(
     ("content", "message"),
     [
         (b"plain", "is not a gzip file"),
-        (gzip.compress(b"\0\0\x0d\1"), "is not an IDX file of bytes"),
-        (gzip.compress(b"\0\0\x08\1\0\0\0\5ab"), r"holds 2 values, its header announces \(5,\)"),
+        (gzip.compress(b"\0\0\x0d\1", mtime=0), "is not an IDX file of bytes"),
+        (gzip.compress(b"\0\0\x08\1\0\0\0\5ab", mtime=0), r"holds 2 values, its header announces \(5,\)"),
         (idx(LABELS)[:-3], "is not a gzip file"),
     ],
 )
