@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ class Cifar10(ClassificationTask):
     Args:
         weights: safetensors file with weights of ResNet-20 under the names of akamaster's repository
             (pytorch_resnet_cifar10): the baseline starts trained (set `train.epochs: 0`). None: from scratch.
+        validation: the share of the 50,000 to validate on; fewer make trials faster, and chance larger.
 
     Raises:
-        TaskError: the file is not there or does not fit.
+        TaskError: the file is not there or does not fit, or the share leaves a split empty.
     """
 
-    def __init__(self, weights: str | None = None) -> None:
+    def __init__(self, weights: str | None = None, validation: float = 0.1) -> None:
         self._weights = None if weights is None else _load(Path(weights).expanduser())
         super().__init__(
             self._network,
-            cifar10_data,
+            partial(cifar10_data, validation),
             architecture={"blocks1": [1, 2, 3], "blocks2": [1, 2, 3], "blocks3": [1, 2, 3]},
         )
 
@@ -67,12 +69,12 @@ def _fill(network: nn.Module, tensors: dict[str, Any]) -> None:
         raise TaskError(f"weights: they are not those of ResNet-20 (missing {missing}, unknown {unknown})")
 
 
-def cifar10_data() -> Data:
-    """The three splits."""
+def cifar10_data(validation: float = 0.1) -> Data:
+    """The three splits, with this share of the training set to validate on."""
     return make_data(
         load_arrays("cifar10", "train"),
         test=load_arrays("cifar10", "test"),
         format=InputFormat(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
         augment=CropAndFlip(padding=4, flip=True),
-        shares=(0.1, 0.0),
+        shares=(validation, 0.0),
     )
