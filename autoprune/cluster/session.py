@@ -270,7 +270,7 @@ def _listed(resources: Mapping[str, float]) -> str:
     """Resources in words, without those that Ray keeps for itself and those of which nothing is asked."""
     shown = {
         kind: f"{amount / 1e9:.3g} GB memory" if kind == "memory" else f"{amount:g} {kind}"
-        for kind, amount in resources.items()
+        for kind, amount in sorted(resources.items())
         if amount and ":" not in kind and kind != "object_store_memory"
     }
     return ", ".join(shown.values()) or "nothing"

@@ -74,8 +74,8 @@ def test_a_candidate_that_kills_every_worker_is_poison(cluster: None) -> None:
 def test_a_pool_grows_with_the_queue_and_gives_back_what_idles(cluster: None) -> None:
     with Pool(HELD, {}, workers={"min": 1, "max": 3}) as pool:
         assert (pool.size, pool.room(0)) == (1, 1)
-        pool.submit(Request(0, 0, {"how": "sleep"}))
-        end = time.monotonic() + 30
+        pool.submit(Request(0, 0, {"how": "sleep", "seconds": 280}))
+        end = time.monotonic() + 250  # a worker takes seconds to start, and many on a busy machine
         while pool.room(0) < 2 and time.monotonic() < end:
             pool.wait(0.2)
         assert (pool.size, pool.room(0)) == (3, 2)
