@@ -4,9 +4,9 @@
 
 Searches widths alone (`prune`), within a limit on the multiply-accumulates, with a profile made anew (`--keep-cache`
 takes what an earlier run has left). Chooses by 2,000 examples that are not tested on, and prints the test accuracy of
-the chosen network, exported. Seconds are those of the search: from its call to its return, workers and profile included.
-FastNAS of NVIDIA ModelOpt 0.47.0 came to 70.0 % at 57.2 MFLOPs in 42 s and to 40.3 % at 40.1 MFLOPs in 91 s, from the
-same weights, by as many examples, on two threads (FLOPs are twice the multiply-accumulates).
+the chosen network, exported. Seconds are those of the search: from its call to its return, workers and profile
+included. FastNAS of NVIDIA ModelOpt 0.47.0 came to 70.0 % at 57.2 MFLOPs in 42 s and to 40.3 % at 40.1 MFLOPs in 91 s,
+from the same weights, by as many examples, on two threads (FLOPs are twice the multiply-accumulates).
 """
 
 from __future__ import annotations
