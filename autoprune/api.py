@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ def search(
 
     Args:
         spec: a YAML file, the name of a ready one (`digits`), or a mapping of its fields.
-        run: the run folder, which must not exist yet; by default the next free `runs/<name>`.
+        run: the run folder, which must not exist yet, or the URL of one (`s3://bucket/runs/a`); by default the next
+            free `runs/<name>`.
         task: a ready task object in place of the one that the spec names; such a search is resumed by
             `resume(run, task=...)`.
         on_event: called with (kind, payload) as the search goes on.
@@ -79,18 +80,23 @@ def search(
         overrides.setdefault("task", f"{type(task).__module__}:{type(task).__qualname__}")
     from autoprune.report.events import RunLog
     from autoprune.study.database import Database
+    from autoprune.study.remote import Remote, is_url
 
     resolved = _spec(spec if spec is not None else {}, overrides)
+    remote = Remote(str(run)) if run is not None and is_url(run) else None
     folder = _free_folder(resolved.name) if run is None else Path(run)
+    if remote is not None:
+        folder = remote.begin()
     _refuse_unusable(folder)
     if resolved.storage is not None:
         Database.check(resolved.storage)
     _sampler(resolved, {})  # refused before the work of minutes
     check_installed(resolved.search.stop)
-    with RunLog(on_event) as log, _workers(resolved, task, log) as pool:
+    with remote or nullcontext(), RunLog(on_event) as log, _workers(resolved, task, log) as pool:
         weights, made = _prepare(pool, resolved, log)
         check_reachable(resolved, made)
         with _create(folder, resolved, made, weights) as study:
+            study.remote = remote
             log.open(folder)
             return _run(study, pool, _sampler(resolved, made, study), log)
 
@@ -309,8 +315,8 @@ def report(run: str | Path, *, open_browser: bool = False) -> Path:
     """Rebuild `report.html` in the run folder; returns its path."""
     from autoprune.report import write_report
 
-    folder = Path(run)
-    path = write_report(open_study(folder), folder / "report.html")
+    study = open_study(run)
+    path = write_report(study, study.folder / "report.html")
     if open_browser:
         import webbrowser
 
@@ -489,7 +495,7 @@ def _run(study: Study, pool: Pool, sampler: BaseSampler, on_event: OnEvent | Non
         pool.broadcast("attach_baseline", study.baseline)
         run_search(study, pool, sampler, on_event=on_event)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(study.folder)) from None  # what there is to resume
+        raise KeyboardInterrupt(study.place) from None  # what there is to resume
     return study
 
 
@@ -514,9 +520,9 @@ def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None
     return evaluator
 
 
-def _locate(trial: Trial | str | Path, number: int | None) -> tuple[Path, int | None]:
+def _locate(trial: Trial | str | Path, number: int | None) -> tuple[str | Path, int | None]:
     if isinstance(trial, str | Path):
-        return Path(trial), number
+        return trial, number
     return trial.folder, trial.number
 
 

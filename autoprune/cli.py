@@ -34,7 +34,7 @@ app = typer.Typer(
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a ready spec.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a search.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run folder of a search, or its URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead; its fields are stable.")]
 TrialsOption = Annotated[
     int | None, typer.Option(metavar="N", help="Budget in trials, in place of the spec's.")
@@ -130,7 +130,11 @@ def profile(
 def search(
     spec: SpecArgument,
     run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder; by default the next free runs/NAME.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run folder, or a URL such as s3://...; by default the next free runs/NAME.",
+        ),
     ] = None,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
@@ -551,7 +555,7 @@ def _print_outcome(study: Any) -> None:
     from autoprune.report.tables import make_console, print_status
 
     print_status(make_console(), study)
-    print(f"\nautoprune report {study.folder}\nautoprune export {study.folder}")
+    print(f"\nautoprune report {study.place}\nautoprune export {study.place}")
 
 
 if __name__ == "__main__":

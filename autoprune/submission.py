@@ -56,6 +56,7 @@ def submit(
         BadInput: the spec, the files that it names, the requirements or the cluster cannot be used.
     """
     from autoprune.cluster.jobs import JobServer, stage
+    from autoprune.study.remote import is_url
     from autoprune.study.run_folder import user_files
 
     resolved = load_spec(spec, **overrides)
@@ -65,8 +66,8 @@ def submit(
         for path in user_files(resolved)
         if not path.is_relative_to(resolved.folder)
     ]
-    if not run.startswith(("/", "~/")):
-        problems.append(f"run: got {run!r}, expected a folder on the head: /... or ~/...")
+    if not run.startswith(("/", "~/")) and not is_url(run):
+        problems.append(f"run: got {run!r}, expected a folder on the head, /... or ~/..., or a URL")
     if requirements is not None and not requirements.is_file():
         problems.append(f"requirements: there is no file {str(requirements)!r}")
     if problems:

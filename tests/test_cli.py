@@ -154,7 +154,7 @@ def test_options_reach_the_api_as_they_were_given(monkeypatch, tmp_path, folder)
     del given["on_event"]
     assert spec == "digits"
     assert {name: value for name, value in given.items() if value is not None} == {
-        "run": tmp_path,
+        "run": str(tmp_path),
         "trials": 5,
         "minutes": 2.0,
         "workers": 1,

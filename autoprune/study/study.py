@@ -33,6 +33,7 @@ from autoprune.study import storage
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
+from autoprune.study.remote import Remote, is_leased, is_url
 from autoprune.study.run_folder import Lock, prepare, refuse_links
 from autoprune.study.storage import JOURNAL
 from autoprune.study.trial import Trial
@@ -60,10 +61,12 @@ class Study:
         space: what may be decided.
         baseline: metrics of the uncompressed network.
         warn: told of trouble that is waited out; whoever searches sets it.
+        remote: where it is kept behind a URL, of which `folder` is a copy; None where the folder is all there is.
     """
 
     def __init__(self, folder: Path, journal: Journal | Database, lock: Lock | None) -> None:
         self.folder = folder
+        self.remote: Remote | None = None
         self.warn: Callable[[str], None] = lambda _: None
         self._journal, self._lock = journal, lock
         self._storage = journal.storage()
@@ -151,13 +154,16 @@ class Study:
             RunFolderError: there is no study, it is damaged, or, with `write`, another driver is at work on
                 it.
         """
-        where = Path(folder)
+        remote = Remote(str(folder)) if is_url(folder) else None
+        where = Path(folder) if remote is None else remote.fetch(write=write)
         if not storage.is_study(where):
             raise RunFolderError(f"there is no study in {where} (it has no {JOURNAL})")
         refuse_links(where)
         lock = Lock(where) if write else None
         try:
-            return cls._opened(where, lock)
+            study = cls._opened(where, lock)
+            study.remote = remote
+            return study
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -184,8 +190,13 @@ class Study:
         """Commit, and let others write; the study can still be looked at."""
         try:
             self._journal.close()
+            if self._lock is not None and self.remote is not None:
+                self.remote.push()
+                self.remote.compact()
         finally:
             if self._lock is not None:
+                if self.remote is not None:
+                    self.remote.release()
                 self._lock.release()
                 self._lock = None
 
@@ -248,6 +259,8 @@ class Study:
             RunFolderError: it stays so.
         """
         self._patiently(self._journal.commit)
+        if self.remote is not None:
+            self._patiently(self.remote.push)
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """Write to the run folder, again and again for a while where that fails."""
@@ -341,6 +354,11 @@ class Study:
             self._clock_base, self._clock_start = self.seconds, math.nan
 
     # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """The run folder as it is named: a path, or a URL."""
+        return str(self.folder) if self.remote is None else self.remote.url
 
     @property
     def seconds(self) -> float:
@@ -486,7 +504,9 @@ class Study:
         """Leave what the driver knows of its workers for others to see; trouble with that is passed over."""
         self._live = dict(seen)
         if self._lock is not None:
-            with suppress(OSError):
+            with suppress(OSError, RunFolderError):
+                if self.remote is not None:
+                    self.remote.renew()
                 unfinished = self.folder / f"{LIVE}.tmp"
                 unfinished.write_text(json.dumps(self._live), encoding="utf-8")
                 unfinished.replace(self.folder / LIVE)
@@ -535,7 +555,11 @@ class Study:
         noted = str(self._attributes.get("state", {}).get("state", "interrupted"))
         if noted != "running":
             return noted
-        is_alive = self._is_searching if self._lock is not None else Lock.is_held(self.folder)
+        is_alive = (
+            self._is_searching
+            if self._lock is not None
+            else Lock.is_held(self.folder) or is_leased(self.folder)
+        )
         return "running" if is_alive else "interrupted"
 
     @property
