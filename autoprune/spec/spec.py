@@ -176,6 +176,7 @@ class Spec(Section):
             *spec.problems_of_targets(),
             *spec.problems_of_workers(),
             *spec.problems_of_stopping(),
+            *spec.problems_of_proxies(),
             *conflicts(spec.objectives, spec.constraints),
         ]
         if problems := untrained(given) + unshared(given) + (checked if check_files else []):
@@ -241,6 +242,14 @@ class Spec(Section):
         if rungs < needed:
             problems.append(f"got {rungs} rungs, expected {needed} or more in search.rungs")
         return [f"search.stop: {rule}: {problem}, or 'halving'" for problem in problems]
+
+    def problems_of_proxies(self) -> list[str]:
+        """A proxy where no architecture is searched, so that there is nothing to rank."""
+        if self.search.proxy is None or self.space.architecture:
+            return []
+        return [
+            f"search.proxy: got {self.search.proxy!r}, expected options in space.architecture, which it is to rank"
+        ]
 
     def problems_of_targets(self) -> list[str]:
         """One line for each objective or constraint on a metric `name@target` of a target that is not there."""

@@ -37,12 +37,16 @@ class Scoring:
         return [None if one["width"] == 64 else {"synflow": float(one["depth"])} for _, one in calls]
 
 
+def asking(proxy: str) -> Spec:
+    return search_spec(space={"architecture": "default"}, search={"proxy": proxy})
+
+
 def scored(spec: Spec, macs: float = 1e6) -> list[Any]:
     return score_architectures(Scoring(), spec, {"choices": SPACE.to_json(), "baseline": {"macs": macs}})
 
 
 def foretold(used: Sequence[str] = ("synflow",)) -> Foretold:
-    return Foretold(SPACE, scored(search_spec(search={"proxy": "synflow"})), lambda: used)
+    return Foretold(SPACE, scored(asking("synflow")), lambda: used)
 
 
 def test_few_architectures_are_scored_all_and_many_in_part() -> None:
@@ -54,8 +58,8 @@ def test_few_architectures_are_scored_all_and_many_in_part() -> None:
 
 def test_only_who_asks_for_a_proxy_has_architectures_scored() -> None:
     assert scored(search_spec()) == []
-    assert len(scored(search_spec(search={"proxy": "auto"}))) == 9  # three of twelve make no network
-    assert scored(search_spec(search={"proxy": "auto"}), macs=1e12) == []  # would take hours
+    assert len(scored(asking("auto"))) == 9  # three of twelve make no network
+    assert scored(asking("auto"), macs=1e12) == []  # would take hours
 
 
 def test_points_are_ranked_as_their_architectures_were() -> None:
@@ -80,7 +84,7 @@ def test_what_told_no_architectures_apart_is_not_gone_by() -> None:
 @pytest.mark.parametrize("is_used", [True, False])
 def test_a_sampler_proposes_with_a_proxy_and_after_it_was_switched_off(is_used: bool) -> None:
     used = ["synflow"]
-    proxies = Foretold(SPACE, scored(search_spec(search={"proxy": "synflow"})), lambda: used)
+    proxies = Foretold(SPACE, scored(asking("synflow")), lambda: used)
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=GuidedSampler(seed=0, startup=5, proxies=proxies)
     )

@@ -66,3 +66,13 @@ def test_limits_that_leave_nothing_are_refused() -> None:
         found
         == "constraints[1], constraints[0]: got 'params >= 200' and 'params <= 100', which nothing can meet together"
     )
+
+
+def test_a_proxy_needs_architectures_to_rank() -> None:
+    space = {"architecture": {"width": [0.5, 1.0]}}
+    assert spec(space=space, search={"proxy": "auto"}).search.proxy == "auto"
+    assert spec().search.proxy is None
+    (alone,) = problems(search={"proxy": "auto"})
+    assert alone.startswith("search.proxy: got 'auto', expected options in space.architecture")
+    (unknown,) = problems(space=space, search={"proxy": "params"})
+    assert "search.proxy: got 'params'" in unknown and "synflow" in unknown

@@ -23,7 +23,8 @@ SPACE = Space(
 def made(folder: Path, proxy: str | None, synflow: Callable[[int], float], count: int = 10) -> Study:
     """A study in which wider networks are better, and pruned ones worse."""
     search = {"rungs": [0, 1], **({"proxy": proxy} if proxy else {})}
-    spec = load_spec({"task": "digits", "budget": {"trials": 99}, "search": search})
+    space = {"architecture": "default"}
+    spec = load_spec({"task": "digits", "space": space, "budget": {"trials": 99}, "search": search})
     study = Study.create(folder, spec, SPACE, {}, {"accuracy": 90.0, "latency_ms": 1.0})
     for width in range(1, count + 1):
         for ratio in (0.0, 0.5):
