@@ -252,7 +252,7 @@ class Prune(Technique):
         observed = Observed(network, example)
         if context.recovery is None or record["schedule"] == ONE_SHOT:
             rounds = self.gradual.steps if record["schedule"] == ITERATIVE else 1
-            removed = chosen_untrained(observed, wanted, record, rounds, context)
+            removed = chosen_untrained(observed, wanted, record, rounds, context, found.free)
         else:
             removed = self._chosen_in_training(observed, wanted, record, context.recovery, context)
         removed = {name: units for name, units in removed.items() if units}

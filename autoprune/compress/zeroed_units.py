@@ -73,14 +73,27 @@ class ZeroedUnits:
 
 
 def chosen_untrained(
-    observed: Observed, wanted: Mapping[str, int], record: dict[str, Any], rounds: int, context: Context
+    observed: Observed,
+    wanted: Mapping[str, int],
+    record: dict[str, Any],
+    rounds: int,
+    context: Context,
+    free: Sequence[Group] = (),
 ) -> dict[str, list[int]]:
     """The units to cut, so many of each group, by the record's criterion, in so many rounds without training.
 
     Between rounds a copy of the network stands in for the cut one: with the same units zeroed, and BatchNorm
     statistics estimated anew.
+
+    Args:
+        observed: the network.
+        wanted: group -> how many of its units are to go.
+        record: see `scored_by`.
+        rounds: of choosing.
+        context: whose data are read.
+        free: groups of the network of which units could go as well.
     """
-    units = ZeroedUnits(observed, wanted, scored_by(record, context))
+    units = ZeroedUnits(observed, wanted, scored_by(record, context, beside=free))
     for done in range(1, rounds + 1):
         units.choose(alike(done / rounds))
         if done < rounds:
@@ -88,13 +101,20 @@ def chosen_untrained(
     return units.chosen
 
 
-def scored_by(record: dict[str, Any], context: Context, batches: int = SCORING_BATCHES) -> ScoreOf:
+def scored_by(
+    record: dict[str, Any],
+    context: Context,
+    batches: int = SCORING_BATCHES,
+    beside: Sequence[Group] = (),
+) -> ScoreOf:
     """Scores by the record's criterion, which may note in its `scoring` how it came to them.
 
     Args:
         record: with `criterion`.
         context: whose data are read.
         batches: of how many examples, in sixteens.
+        beside: groups that are scored as well where scores are kept: whoever asks next may want these, and one look
+            at the network serves all groups.
     """
 
     def scores(groups: Sequence[Group], model: nn.Module) -> Mapping[str, torch.Tensor]:
@@ -103,13 +123,13 @@ def scored_by(record: dict[str, Any], context: Context, batches: int = SCORING_B
             return scored(groups, model)
         asked = record["criterion"], batches, id(context.data.train), context.seed, fingerprint(model)
         keys = {group.name: (*asked, group.name, group.units) for group in groups}
-        found = scored([group for group in groups if keys[group.name] not in known], model)
-        known.update({keys[name]: score for name, score in found.items()})
+        if missing := {group.name: group for group in groups if keys[group.name] not in known}:
+            others = {group.name: group for group in beside if group.name not in keys}
+            found = scored([*missing.values(), *others.values()], model)
+            known.update({(*asked, name, len(score)): score for name, score in found.items()})
         return {name: known[key] for name, key in keys.items()}
 
     def scored(groups: Sequence[Group], model: nn.Module) -> Mapping[str, torch.Tensor]:
-        if not groups:
-            return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             evidence = Evidence(model, context.task, _batches(model, context, batches), groups, context.seed)
