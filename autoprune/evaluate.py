@@ -96,6 +96,7 @@ class Evaluator:
         self.baseline: dict[str, float] = {}  # metrics of the uncompressed network, once they are known
         self._measured: dict[str, Measurement] = {}
         self._foresight: Foresight | None = None
+        self._scored: dict[Any, Any] = {}  # units of networks before training, for all candidates
 
     # -- what is loaded once -------------------------------------------------------------------------------------
 
@@ -319,7 +320,7 @@ class Evaluator:
         context = Context(
             self.task, self.data, self.target, self.reference, seed=seed, settings=self.settings
         )
-        context.shared = self._supernet
+        context.shared, context.scored = self._supernet, self._scored
         return context
 
     @property

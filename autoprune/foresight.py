@@ -59,7 +59,6 @@ class Foresight:
         self._table = LatencyTable(self._base.target)
         self._costs: dict[str, tuple[int, int]] | None = None
         self._samples: dict[int, Sample] = {}
-        self._scored: dict[Any, torch.Tensor] = {}
         self._scores: dict[str, dict[str, float] | None] = {}  # architecture -> what proxies say of it
 
     def key(self, space: Mapping[str, Any]) -> str:
@@ -197,7 +196,7 @@ class Foresight:
     def damage(self, point: Point) -> float | None:
         """How far the outputs of a point are from the reference's before any training; None where it cannot be made."""
         choices, context = Choices(point), self._context()
-        context.data, context.scored = replace(context.data, train=self._sample(SAMPLE)), self._scored
+        context.data = replace(context.data, train=self._sample(SAMPLE))
         try:
             model = make(self._techniques, choices, context)
             is_cut = _shapes(model) != _shapes(self._base.reference)
@@ -218,7 +217,7 @@ class Foresight:
     def _shape(self, choices: Choices) -> tuple[nn.Module, Context]:
         """A candidate of which only the shapes matter: its techniques see next to no data."""
         context = self._context()
-        context.data, context.scored = replace(context.data, train=self._sample(PART)), self._scored
+        context.data = replace(context.data, train=self._sample(PART))
         return make(self._techniques, choices, context), context
 
     def _calibrated(self) -> Calibration:

@@ -130,7 +130,7 @@ class Context:
     recovery: Recovery | None = None
     origin: nn.Module | None = None
     shared: Shared | None = None
-    scored: dict[Any, torch.Tensor] | None = None
+    scored: dict[Any, tuple[torch.Tensor, Mapping[str, Any]]] | None = None
 
     def mend(self, model: nn.Module) -> None:
         """Recalibrate BatchNorm in place, whose statistics are those of the network before a technique changed it."""

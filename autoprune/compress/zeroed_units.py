@@ -34,6 +34,10 @@ SCORING_SHARE, SCORING_COST, DEAR_COST, STEPS_BETWEEN = 0.2, 3.0, 12.0, 5
 DEAR = ("mrmr",)
 WITHOUT_DATA = ("l1", "l2", "lamp", "fpgm", "bn_scale", "random")
 
+BY_L1 = "by_l1"  # among the notes of a criterion: group -> why it could not be scored
+MOST_KEPT = 10_000  # scores of groups
+
+Notes = Mapping[str, Any]
 ScoreOf = Callable[[Sequence[Group], nn.Module], Mapping[str, torch.Tensor]]
 
 
@@ -93,7 +97,9 @@ def chosen_untrained(
         context: whose data are read.
         free: groups of the network of which units could go as well.
     """
-    units = ZeroedUnits(observed, wanted, scored_by(record, context, beside=free))
+    units = ZeroedUnits(
+        observed, wanted, scored_by(record, context, beside=[observed.group(group.name) for group in free])
+    )
     for done in range(1, rounds + 1):
         units.choose(alike(done / rounds))
         if done < rounds:
@@ -113,32 +119,53 @@ def scored_by(
         record: with `criterion`.
         context: whose data are read.
         batches: of how many examples, in sixteens.
-        beside: groups that are scored as well where scores are kept: whoever asks next may want these, and one look
-            at the network serves all groups.
+        beside: groups whose scores the next candidate may want: where scores are kept for others, they are scored as
+            well, as one look at the network serves all groups. None: nothing is looked up or kept.
     """
 
     def scores(groups: Sequence[Group], model: nn.Module) -> Mapping[str, torch.Tensor]:
-        known = context.scored
+        known = context.scored if beside else None
         if known is None:
-            return scored(groups, model)
+            found, notes = scored(groups, model)
+            noted(notes)
+            return found
         asked = record["criterion"], batches, id(context.data.train), context.seed, fingerprint(model)
         keys = {group.name: (*asked, group.name, group.units) for group in groups}
         if missing := {group.name: group for group in groups if keys[group.name] not in known}:
-            others = {group.name: group for group in beside if group.name not in keys}
-            found = scored([*missing.values(), *others.values()], model)
-            known.update({(*asked, name, len(score)): score for name, score in found.items()})
-        return {name: known[key] for name, key in keys.items()}
+            if len(known) > MOST_KEPT:
+                known.clear()
+                missing = {group.name: group for group in groups}
+            every = {
+                **{group.name: group for group in beside},
+                **missing,
+            }  # always in one order: some draw lots
+            found, notes = scored(list(every.values()), model)
+            known.update({(*asked, n, len(score)): (score, _about(n, notes)) for n, score in found.items()})
+        for key in keys.values():
+            noted(known[key][1])
+        return {name: known[key][0] for name, key in keys.items()}
 
-    def scored(groups: Sequence[Group], model: nn.Module) -> Mapping[str, torch.Tensor]:
+    def scored(groups: Sequence[Group], model: nn.Module) -> tuple[Mapping[str, torch.Tensor], Notes]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             evidence = Evidence(model, context.task, _batches(model, context, batches), groups, context.seed)
-            found = score(record["criterion"], evidence)
-        if evidence.notes:
-            record["scoring"] = {**record.get("scoring", {}), **evidence.notes}
-        return found
+            return score(record["criterion"], evidence), evidence.notes
+
+    def noted(notes: Notes) -> None:
+        if notes:
+            before = record.get("scoring", {})
+            record["scoring"] = {**before, **notes}
+            if by_l1 := {**before.get(BY_L1, {}), **notes.get(BY_L1, {})}:
+                record["scoring"][BY_L1] = by_l1
 
     return scores
+
+
+def _about(group: str, notes: Notes) -> Notes:
+    """What a criterion noted about one group, and about all."""
+    about = {name: note for name, note in notes.items() if name != BY_L1}
+    by_l1 = notes.get(BY_L1, {})
+    return {**about, BY_L1: {group: by_l1[group]}} if group in by_l1 else about
 
 
 def _batches(model: nn.Module, context: Context, count: int) -> Iterator[Batch]:

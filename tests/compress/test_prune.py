@@ -302,3 +302,22 @@ def test_unknown_names_are_refused_at_once():
         match=r"schedule: got 'oneshot', expected one of one_shot, iterative, agp, lottery_ticket; did you",
     ):
         Prune(schedule=Options(("oneshot",), "oneshot"))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.values)
+def test_scores_kept_for_others_change_no_candidate(criterion):
+    network = make(Residual)
+    first = point(network, 0.0, **{"prune.inner.0.ratio": 0.5, "prune.criterion": criterion})
+    then = point(network, 0.5, **{"prune.criterion": criterion})
+
+    def made(*candidates, scored):
+        where = context(network)
+        where.scored = scored
+        for choices in candidates:
+            where.structure = {}
+            technique().apply(copy.deepcopy(network), choices, where)
+        return where.structure["prune"]
+
+    assert made(first, then, scored={}) == made(then, scored={})
+    if criterion != "random":  # which draws for as many groups as are scored
+        assert made(first, then, scored={}) == made(then, scored=None)
