@@ -85,6 +85,8 @@ class JobServer:
             logging.getLogger(name).setLevel(logging.ERROR)
         with self._explained(), _explicit():
             self._client = JobSubmissionClient(url)
+            if not head and _lets_everybody_in(url):
+                warn(f"the job server at {url} {session.UNPROTECTED}")
 
     def submit(self, command: Sequence[str], folder: Path, run: str, requirements: Path | None = None) -> str:
         """Start a job; returns its name.
@@ -306,6 +308,13 @@ def _url_of(head: str, address: str) -> str:
             f"--address http://HOST:PORT of a tunnel to it"
         )
     return f"http://{found.decode()}"
+
+
+def _lets_everybody_in(url: str) -> bool:
+    """Whether a job server answers without a token."""
+    import requests
+
+    return bool(requests.get(f"{url.rstrip('/')}/api/jobs/", timeout=session.PROBE_SECONDS).ok)
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def test_a_search_is_submitted_followed_asked_for_and_stopped(home: Path, tmp_pa
     assert (found["state"], found["status"]["trials"]["finished"]) == ("succeeded", 3)
     run = Path(found["run"].replace("~", str(home)))
     assert json.loads(autoprune("status", run, "--json"))["state"] == "finished"
+    autoprune("report", run)
     secret = b"a-token-of-this-test"
     assert not any(secret in path.read_bytes() for path in run.rglob("*") if path.is_file())
 

@@ -121,6 +121,19 @@ def test_strings_from_outside_are_escaped(empty, tmp_path):
     assert text.count("alert(1)") >= 3
 
 
+def test_strings_of_a_spec_are_escaped(tmp_path):
+    attack = "</script><script>alert(1)</script>"
+    spec = make_spec(
+        task=f"mine{attack}:Task",
+        target=f"mine{attack}:Target",
+        search={"rungs": [0, 1, 3], "sampler": f"mine{attack}:Sampler"},
+    )
+    with new_study(tmp_path / "run", spec) as study:
+        add_trials(study, 3)
+        text = without_plotly(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert attack not in text and text.count("alert(1)") >= 3
+
+
 @pytest.mark.parametrize(
     ("name", "baseline", "value", "gain"),
     [
