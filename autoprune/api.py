@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autoprune.cluster import Pool
     from autoprune.contracts import Check
     from autoprune.evaluate import Evaluator
+    from autoprune.report.events import RunLog
     from autoprune.study import Study, Trial
     from autoprune.task import Task
 
@@ -79,6 +80,7 @@ def search(
     if task is not None:
         overrides.setdefault("task", f"{type(task).__module__}:{type(task).__qualname__}")
     from autoprune.report.events import RunLog
+    from autoprune.report.trackers import check_trackers
     from autoprune.study.database import Database
     from autoprune.study.remote import Remote, is_url
 
@@ -92,12 +94,14 @@ def search(
         Database.check(resolved.storage)
     _sampler(resolved, {})  # refused before the work of minutes
     check_installed(resolved.search.stop)
+    check_trackers(resolved.log)
     with remote or nullcontext(), RunLog(on_event) as log, _workers(resolved, task, log) as pool:
         weights, made = _prepare(pool, resolved, log)
         check_reachable(resolved, made)
         with _create(folder, resolved, made, weights) as study:
             study.remote = remote
             log.open(folder)
+            _open_trackers(log, study)
             return _run(study, pool, _sampler(resolved, made, study), log)
 
 
@@ -120,6 +124,7 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
         with _workers(study.spec, task, log) as pool:
             _attach(pool.broadcast, weights)
             _hold_against(study, Space.from_json(pool.call("describe")["choices"]), log)
+            _open_trackers(log, study)
             return _run(study, pool, sampler, log)
 
 
@@ -416,6 +421,17 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
     with Pool(EVALUATOR, {"spec": spec, "task": task}, spec.cluster, warn=warn) as pool:
         pool.share("shareable_data", "attach_data")
         yield pool
+
+
+def _open_trackers(log: RunLog, study: Study) -> None:
+    """Have whoever is to look on told of the events of a search: Ray's metrics, and what the spec asks for."""
+    from autoprune.cluster.gauges import Gauges
+    from autoprune.report.trackers import Trackers
+
+    study.warn = lambda what: log("warning", {"what": what})
+    trackers = Trackers(study)
+    log.also(trackers, trackers.close)
+    log.also(Gauges(study.spec.name))
 
 
 def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str, bytes], dict[str, Any]]:

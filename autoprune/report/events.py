@@ -86,7 +86,8 @@ class RunLog:
     """
 
     def __init__(self, on_event: Callable[[str, dict[str, Any]], None] | None) -> None:
-        self._on_event = on_event
+        self._listeners = [] if on_event is None else [on_event]
+        self._ends: list[Callable[[], None]] = []
         self._early: list[logging.LogRecord] = []
         # Not in the tree of loggers: two searches of one process share no file.
         self._logger = logging.Logger("autoprune.search", logging.INFO)
@@ -99,8 +100,17 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for end in self._ends:
+            end()
         if self._file is not None:
             self._file.close()
+
+    def also(
+        self, listener: Callable[[str, dict[str, Any]], None], end: Callable[[], None] | None = None
+    ) -> None:
+        """Tell one more, who is let go of at the end."""
+        self._listeners.append(listener)
+        self._ends += [] if end is None else [end]
 
     def open(self, folder: Path) -> None:
         """Begin, or go on with, the log of a run folder."""
@@ -123,8 +133,8 @@ class RunLog:
             self._file.handle(record)
         else:
             self._early.append(record)
-        if self._on_event is not None:
-            self._on_event(kind, payload)
+        for listener in self._listeners:
+            listener(kind, payload)
 
 
 class JsonView:

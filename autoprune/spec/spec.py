@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationError
@@ -24,7 +24,7 @@ from autoprune.references import nearest
 from autoprune.spec.cluster import Cluster
 from autoprune.spec.document import read_yaml
 from autoprune.spec.fields import shown
-from autoprune.spec.parts import Reference, Section, as_tuple, named, references, switch
+from autoprune.spec.parts import Reference, Section, as_tuple, listed, named, references, switch
 from autoprune.spec.problems import problems_of
 from autoprune.spec.sections import (
     CURVE,
@@ -116,6 +116,7 @@ class Spec(Section):
         supernet: weights that all architectures share; None: candidates start from the reference.
         cluster: where the search runs.
         storage: URL of the database that the study is kept in; None: a file in the run folder.
+        log: who else is told of every evaluation.
         seed: every random draw of the search comes from it.
         folder: files that the spec names are relative to it.
     """
@@ -147,6 +148,9 @@ class Spec(Section):
     cluster: Cluster = Field(default_factory=Cluster)
     storage: Annotated[str | None, AfterValidator(checked_url)] = Field(
         default=None, description="a text such as postgresql://USER@HOST:PORT/DATABASE"
+    )
+    log: Annotated[tuple[Literal["mlflow", "tensorboard"], ...], BeforeValidator(listed)] = Field(
+        default=(), description="a list of mlflow and tensorboard"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     folder: Path = Field(default_factory=Path.cwd, description="the folder that files are relative to")
