@@ -118,6 +118,7 @@ class Belief:
         self._spread = np.where(deviation > 0, deviation, 1.0)
         damage = self._damage(rows)
         self._middle, self._unit = float(damage.mean()), float(damage.std()) or 1.0
+        damage = (damage - self._middle) / self._unit
         self._slopes: list[float] = []
         self._exact = _exact(known, rows, outputs, trusted)
         self._trained: list[tuple[Floats, Floats, Floats]] = []
@@ -125,8 +126,8 @@ class Belief:
         for k, surrogate in enumerate(surrogates):
             use = trusted[k]
             values = self._scales[k](outputs[use, k])
-            self._slopes.append(_slope((damage[use] - self._middle) / self._unit, values))
-            training = described[0][use], described[1][use], values - self._foreknown(rows[use], k)
+            self._slopes.append(_slope(damage[use], values))
+            training = described[0][use], described[1][use], values - self._slopes[k] * damage[use]
             self._trained.append(training)
             if k in self._exact:
                 continue
@@ -142,7 +143,7 @@ class Belief:
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of scaled losses and violations, (N, M + C) each."""
-        described = self._described(rows)
+        described, foreknown = self._described(rows), self._foreknown(rows)
         means, deviations = [], []
         costs = self._known.costs(rows) if self._exact else np.zeros((len(rows), 0))
         for k, surrogate in enumerate(self._surrogates):
@@ -152,7 +153,7 @@ class Belief:
                 deviation = np.full(len(rows), SURE)
             else:
                 mean, deviation = surrogate.predict(*described)
-                mean = mean + self._foreknown(rows, k)
+                mean = mean + foreknown[:, k]
             means.append(mean)
             deviations.append(deviation)
         return np.column_stack(means), np.column_stack(deviations)
@@ -163,13 +164,14 @@ class Belief:
         Nothing new is learned of the mean, but nobody is uncertain about them any more.
         """
         means, _ = self.predict(rows)
+        left = means - self._foreknown(rows)
         features, figures = self._described(rows)
         for k, (surrogate, before) in enumerate(zip(self._surrogates, self._trained, strict=True)):
             if k not in self._exact:
                 surrogate.fit(
                     np.vstack([before[0], features]),
                     np.vstack([before[1], figures]),
-                    np.concatenate([before[2], means[:, k] - self._foreknown(rows, k)]),
+                    np.concatenate([before[2], left[:, k]]),
                 )
         return means[(means[:, self.objectives :] <= 0).all(axis=1), : self.objectives]
 
@@ -177,9 +179,9 @@ class Belief:
         """The damage that is expected of points before any trial, (N,)."""
         return self._known.expected_damage(rows) if self._known.has_prior else np.zeros(len(rows))
 
-    def _foreknown(self, rows: Floats, output: int) -> Floats:
-        """What an output is by the damage alone; the surrogate learns what is left of it."""
-        return self._slopes[output] * (self._damage(rows) - self._middle) / self._unit
+    def _foreknown(self, rows: Floats) -> Floats:
+        """What outputs are by the damage alone, (N, M + C); the surrogates learn what is left of them."""
+        return np.outer((self._damage(rows) - self._middle) / self._unit, self._slopes)
 
     def _described(self, rows: Floats) -> tuple[Floats, Floats]:
         return self._encoding.features(rows), (self._known.figures(rows) - self._centre) / self._spread
