@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,7 @@ from autoprune.compress.technique import Context
 from autoprune.cost.energy import SOURCE as ENERGY_SOURCE
 from autoprune.deployed import deploy, stored_bytes
 from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
-from autoprune.foresight import Foresight
+from autoprune.foresight import Foresight, Sample
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
@@ -63,9 +64,9 @@ from autoprune.train import TrainSettings, train
 from autoprune.training import Training, is_gradual
 
 SIZE, ENERGY = "size_bytes", "energy_uj"
-INHERITED = "inherited_from"
-TARGET = "target"
+INHERITED, TARGET = "inherited_from", "target"
 PROBE_STEPS = 4
+HARMLESS_BITS, COMPARED = 8, 1000  # bits that hardly change anything; examples that tell what fewer do
 
 
 class Evaluator:
@@ -259,23 +260,31 @@ class Evaluator:
             result.metrics.update(self.stored(deployed, context))
         with clock.time("validate"):
             result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
-            result.unquantized = self._unquantized(trained, request, context)
+            result.unquantized = self._unquantized(trained, runnable, result, context)
         with clock.time("measure"):
             measurement = self._measure(runnable, context, anew=request.repeat > 0)
             result.metrics.update(measurement.metrics)
             result.measurement = measurement.to_json()
             result.measurement["sources"] = {ENERGY: ENERGY_SOURCE, **measurement.sources}
 
-    def _unquantized(self, trained: nn.Module, request: Request, context: Context) -> dict[str, float]:
-        """The task's metrics without rounding after training, where a point without it could be proposed."""
-        quantize, record = self.spec.space.quantize, context.structure.get("quantize", {})
-        could_be = quantize is not None and FLOAT_BITS in quantize.weight_bits.values
-        if record.get("quantizer") != "ptq" or not could_be or request.repeat:
+    def _unquantized(
+        self, trained: nn.Module, rounded: Runnable, result: Evaluation, context: Context
+    ) -> dict[str, float]:
+        """The task's metrics without rounding to few bits, by what that does to some examples, if 32 is an option."""
+        space, record = self.spec.space.quantize, context.structure.get("quantize", {})
+        is_coarse = any(bits["weight_bits"] < HARMLESS_BITS for bits in record.get("layers", {}).values())
+        offered = () if space is None else space.weight_bits.values
+        if record.get("quantizer") != "ptq" or result.repeat or not is_coarse or FLOAT_BITS not in offered:
             return {}
         other = self.context()
         other.structure.update(context.structure)
-        _, runnable = self.deploy(trained, Choices(in_full_precision(request.choices)), other)
-        return evaluate_metrics(runnable.run, self.task, self.data.val)
+        _, whole = self.deploy(trained, Choices(in_full_precision(result.choices)), other)
+        before, after = (evaluate_metrics(one.run, self.task, self._few) for one in (whole, rounded))
+        return {name: result.metrics[name] + value - after[name] for name, value in before.items()}
+
+    @cached_property
+    def _few(self) -> Sample:
+        return Sample(self.data.val, COMPARED, self.spec.seed)
 
     def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
         """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""
@@ -358,19 +367,15 @@ class Evaluator:
         choices, context = Choices(request.choices), self.context(request.repeat)
         return Training(self.spec, self.techniques, request, choices, context).ticket()
 
-    def _is_known(self, metric: str, metrics: Mapping[str, float]) -> bool:
-        """Whether a metric is known before training for good, and not measured on the finished candidate."""
-        return metric in metrics and metric not in getattr(self.target, "measures", ())
-
     def _broken(self, metrics: Mapping[str, float], context: Context) -> str:
         """Which constraints on computable costs do not hold, in words; empty when all do."""
-        coded = coding_of(context.structure) != "none"  # its size depends on the weights as trained
+        measured = set(getattr(self.target, "measures", ()))  # on the finished candidate
+        if coding_of(context.structure) != "none":
+            measured.add(SIZE)  # depends on the weights as trained
         broken = [
             f"{constraint} (got {metrics[constraint.metric]:.6g})"
             for constraint in self.spec.constraints
-            if self.baseline
-            and self._is_known(constraint.metric, metrics)
-            and not (coded and constraint.metric == SIZE)
+            if self.baseline and constraint.metric in metrics and constraint.metric not in measured
             if not constraint.is_met(metrics, self.baseline)
         ]
         return "; ".join(broken)

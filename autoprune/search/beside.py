@@ -1,8 +1,8 @@
 """What a trial tells of another point than its own: the same network before its weights were rounded.
 
-Rounding is the last that happens to a candidate, so its accuracy in full precision costs one more pass over the
-validation split. It says what architecture and ratios are worth apart from what the bits do to them, which is how APQ
-(Wang et al. 2020) comes to quantized accuracies: learned in full precision, corrected by quantized ones.
+Rounding is the last that happens to a candidate, so its accuracy in full precision costs one more look at some
+validation examples. It says what architecture and ratios are worth apart from what the bits do to them, which is how
+APQ (Wang et al. 2020) comes to quantized accuracies: learned in full precision, corrected by quantized ones.
 """
 
 from __future__ import annotations

@@ -209,7 +209,8 @@ def test_a_rounded_network_is_evaluated_without_rounding_too() -> None:
     whole = {**Space.from_json(evaluator.describe()["choices"]).neutral(), "quantize.quantizer": "ptq"}
     rounded = {name: 4 if name.endswith(".weight_bits") else value for name, value in whole.items()}
     found, float_one = (evaluator.evaluate(Request(0, 0, point)) for point in (rounded, whole))
-    assert found.unquantized["accuracy"] == float_one.metrics["accuracy"] and not float_one.unquantized
+    assert found.unquantized["accuracy"] == pytest.approx(float_one.metrics["accuracy"])
+    assert not float_one.unquantized
     assert found.structure["quantize"]["layers"]  # what was built is what is on record
     aware = evaluator.evaluate(Request(1, 1, {**rounded, "quantize.quantizer": "qat"}))
     assert aware.state == "finished" and not aware.unquantized  # trained to be rounded
