@@ -41,14 +41,16 @@ from autoprune.train import TrainSettings, recalibrate, train
 
 
 class Less:
-    """A task with the first images of the training split only.
+    """The task of a ready spec with the first images of the training split only; workers make it by this name.
 
     Args:
-        task: the whole one.
+        spec: its name or file.
         images: how many; None keeps all.
     """
 
-    def __init__(self, task: Task, images: int | None) -> None:
+    def __init__(self, spec: str, images: int | None = None) -> None:
+        given = load_spec(spec)
+        task: Task = load_task(given.task.use, given.folder, given.task.arguments)
         self._task, self._images = task, images
         self.model, self.loss, self.metrics = task.model, task.loss, task.metrics
         self.architecture = getattr(task, "architecture", {})
@@ -172,9 +174,11 @@ def distinct(supernet: Supernet, count: int, seed: int) -> list[dict[str, Any]]:
     return found[:count]
 
 
-def search(spec: Spec, task: Task, arguments: argparse.Namespace) -> None:
+def search(spec: Spec, arguments: argparse.Namespace) -> None:
     """Print what a search with shared weights needs to come where one without them ends."""
     given = spec.to_json()
+    task = {"use": f"{Path(__file__).resolve()}:Less", "spec": arguments.spec, "images": arguments.images}
+    given["task"] = {name: value for name, value in task.items() if value is not None}
     given["budget"] = {"device_seconds": 60 * arguments.minutes}
     given["train"]["epochs"], given["seed"] = arguments.alone, arguments.seed
     base = Path(arguments.json).with_suffix("")
@@ -187,9 +191,9 @@ def search(spec: Spec, task: Task, arguments: argparse.Namespace) -> None:
     for name, fields in {"alone": alone, "shared": shared}.items():
         folder = Path(f"{base}-{name}")
         if folder.is_dir():
-            study = autoprune.resume(folder, task=task)
+            study = autoprune.resume(folder)
         else:
-            study = autoprune.search(fields, run=folder, task=task)
+            study = autoprune.search(fields, run=folder)
         curves[name] = study.hypervolume_history()
         print(
             f"{name}: hypervolume {study.hypervolume():.4f} after {study.device_seconds:.0f} device-seconds, "
@@ -235,11 +239,11 @@ def main() -> None:
         given = spec.to_json()
         given["space"]["architecture"] = arguments.architecture
         spec = load_spec(given)
-    task: Any = Less(load_task(spec.task.use, spec.folder, spec.task.arguments), arguments.images)
     if arguments.what == "ranks":
+        task: Any = Less(arguments.spec, arguments.images)
         ranks(spec, task, Kept(Path(arguments.json)), arguments)
     else:
-        search(spec, task, arguments)
+        search(spec, arguments)
 
 
 if __name__ == "__main__":
