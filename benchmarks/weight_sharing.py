@@ -190,10 +190,7 @@ def search(spec: Spec, arguments: argparse.Namespace) -> None:
     curves = {}
     for name, fields in {"alone": alone, "shared": shared}.items():
         folder = Path(f"{base}-{name}")
-        if folder.is_dir():
-            study = autoprune.resume(folder)
-        else:
-            study = autoprune.search(fields, run=folder)
+        study = autoprune.resume(folder) if folder.is_dir() else autoprune.search(fields, run=folder)
         curves[name] = study.hypervolume_history()
         print(
             f"{name}: hypervolume {study.hypervolume():.4f} after {study.device_seconds:.0f} device-seconds, "
