@@ -245,7 +245,8 @@ def export(
             hold (and the study's own, but for those on the same metrics), ranked by `minimize` or `maximize`.
         to: the folder to write; it must not exist, or be empty. By default `export/<trial>` in the run folder,
             where the report finds it.
-        formats: what runtimes open, beside the weights (see `export.formats`); without any, the target's own. Or alone
+        formats: what runtimes open, beside the weights (see `targets.formats`); without any, those of
+            the spec's `export`, or else the target's own. Or alone
             `pretrained`: the float weights and the configuration of a model of transformers, for `from_pretrained`
             of its own class; or `nni`: what was chosen, in NNI's form.
 
@@ -256,17 +257,18 @@ def export(
         ParityError: the exported file does not predict what the measured candidate predicts; nothing is written.
         ArtifactError: the folder cannot be written.
     """
-    from autoprune.export.formats import check_formats
     from autoprune.export.nni_form import export_nni
     from autoprune.export.trial import export_pretrained, export_trial
     from autoprune.study import Study
+    from autoprune.targets.formats import check_formats
 
+    folder, chosen = _locate(trial, number)
+    study = Study.open(folder)
+    formats = formats or study.spec.export
     writers = {"pretrained": export_pretrained, "nni": export_nni}  # of folders that are no artifacts
     alone = formats[0] if len(formats) == 1 and formats[0] in writers else ""
     if not alone:
         check_formats(formats)
-    folder, chosen = _locate(trial, number)
-    study = Study.open(folder)
     found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
     name = f"{found.number}-{alone}" if alone else str(found.number)
     to = study.folder / "export" / name if to is None else Path(to)

@@ -24,6 +24,9 @@ from autoprune.space import Choices, Options, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 from autoprune.structure.parametrize import make_model
+from autoprune.targets.formats import unready, unwritable
+from autoprune.targets.several import SeveralRunnables
+from autoprune.targets.target import configured
 from autoprune.task import Task, example_inputs
 from autoprune.task.model_space import space_of
 from autoprune.tensors import Inputs, call
@@ -177,6 +180,32 @@ def finalized(
     for technique in techniques:
         model = technique.finalize(model, choices, context)
     return model.eval()
+
+
+def unwritable_formats(
+    formats: Sequence[str], techniques: Sequence[Technique], context: Context, example: Inputs
+) -> list[str]:
+    """One line for each format that is not ready here, or cannot carry the uncompressed network in the fewest bits."""
+    problems = [f"export: {line}" for line in unready(formats)]
+    if problems or not formats:
+        return problems
+    choices = _fewest_bits(techniques, context, example)
+    deployed = finalized(techniques, context.reference, choices, context)
+    runnable = configured(context.target, choices).build(deployed, example)
+    parts = runnable.parts if isinstance(runnable, SeveralRunnables) else {"": runnable}
+    return [
+        f"export: {name}: {line}" if name else f"export: {line}"
+        for name, part in parts.items()
+        for line in unwritable(formats, deployed, example, part.files)
+    ]
+
+
+def _fewest_bits(techniques: Sequence[Technique], context: Context, example: Inputs) -> Choices:
+    """The point of the uncompressed network with as few bits in each layer as it may have."""
+    found = [technique.choices(context.reference, example, context.target) for technique in techniques]
+    bits = {name: choice for one in found for name, choice in one.items() if name.endswith("_bits")}
+    whole = {name: choice.neutral for one in found for name, choice in one.items() if name not in bits}
+    return Choices({**whole, **{n: min(c.values) for n, c in bits.items() if isinstance(c, Options)}})
 
 
 def untrained(techniques: Sequence[Technique], context: Context, seed: int) -> nn.Module:

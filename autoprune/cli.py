@@ -364,7 +364,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="onnx, openvino, torch_export, aotinductor, safetensors, a list of them; or alone pretrained "
+            help="onnx, openvino, torch_export, aotinductor, executorch, litert, savedmodel, qonnx, hls4ml, a list "
+            "of them; or alone safetensors, pretrained "
             "(transformers) or nni (choices); "
             "by default what the target runs.",
         ),

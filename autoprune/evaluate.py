@@ -26,11 +26,13 @@ from autoprune.candidate import (
     make,
     restore,
     save_checkpoint,
+    unwritable_formats,
     variants,
     weights_of,
 )
 from autoprune.clock import Clock
 from autoprune.compress import techniques_of
+from autoprune.compress.quantize import illegal_bits
 from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context
 from autoprune.cost.energy import SOURCE as ENERGY_SOURCE
@@ -384,8 +386,11 @@ class Evaluator:
 
     def unrunnable(self) -> list[str]:
         """What the spec asks of the target that it cannot do, a line each: bits, and layers of the task's model."""
-        problems = problems_of(self.target, make_model(self.task, {}).eval(), self.example)
-        return [f"target: {line}" for line in problems]
+        model = make_model(self.task, {}).eval()
+        problems = [f"target: {line}" for line in problems_of(self.target, model, self.example)]
+        problems += illegal_bits(self.spec.space.quantize, self.target)
+        context = Context(self.task, self.data, self.target, model, self.spec.seed, settings=self.settings)
+        return problems or unwritable_formats(self.spec.export, self.techniques, context, self.example)
 
     def describe(self) -> dict[str, Any]:
         """The space of this task on this target, and why some layers are not in it, as plain data.

@@ -3,16 +3,23 @@
     python benchmarks/targets.py --only cpu                    ResNet-20 by each runtime, ratios to ONNX Runtime fp32
     python benchmarks/targets.py --only formats                each export format on two networks of random weights
     python benchmarks/targets.py --only asic --table FILE      ZigZag beside the columns of nasbench201_cifar10.npz
+    python benchmarks/targets.py --only fpga --table FILE      the model of circuits beside reports, and its column
+    python benchmarks/targets.py --only keywords [--minutes M] DS-CNN searched for a Zynq 7020, and its simulation
 
-`asic` needs `python -m autoprune.targets.environment zigzag`, and some minutes the first time; answers are kept.
+The reports in `hls4ml_reports.csv` are a sample of those of wa-hls4ml (github.com/jdweitz/wa-hls4ml: dense networks,
+Vitis HLS and logic synthesis 2023.2, 5 ns). `keywords` needs `python -m autoprune.targets.environment hls4ml`, g++
+and some minutes; `asic` needs that of `zigzag`, and some minutes the first time; answers are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
+import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +27,24 @@ import numpy as np
 import torch
 from torch import nn
 
+import autoprune
 from autoprune.compress.calibrate import calibrate
 from autoprune.deployed import deploy, layer_kind
 from autoprune.deployed.shapes import LayerShape
 from autoprune.errors import AutopruneError
-from autoprune.export.formats import FORMATS
 from autoprune.export.parity import IsolatedModel
 from autoprune.references import resolve
 from autoprune.targets import load_target
+from autoprune.targets.formats import FORMATS
 from autoprune.tensors import call
 
 STAGES = ((16, 32), (32, 16), (64, 8))  # of NAS-Bench-201: channels and size of the images
 CELLS = 5
 COLUMNS = ("eyeriss", "fpga", "raspi4", "pixel3", "gold_6226")
 CONV1, CONV3, POOL = 2, 3, 4
+REPORTS = Path(__file__).with_name("hls4ml_reports.csv")
+MULTIPLIERS = 64
+ZYNQ_7020 = {"dsp": 220, "lut": 53_200}
 
 
 def rounded(model: nn.Module, inputs: torch.Tensor, bits: tuple[int, int]) -> nn.Module:
@@ -93,10 +104,12 @@ def compare_formats() -> None:
 
 
 @torch.no_grad()
-def _parity(model: nn.Module, inputs: torch.Tensor, one: Any) -> tuple[float, float]:
+def _parity(
+    model: nn.Module, inputs: torch.Tensor, one: Any, own: Mapping[str, bytes] | None = None
+) -> tuple[float, float]:
     expected = call(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in one.write(model, inputs[:1]).items():
+        for name, content in one.write(model, inputs[:1], own or {}).items():
             Path(folder, name).write_bytes(content)
         with IsolatedModel(Path(folder), one, lambda given: call(model, given)) as isolated:
             found = isolated.run(inputs)
@@ -134,6 +147,87 @@ def compare_accelerator(table: Path) -> None:
             print(f"{column:10} {found[0]:.3f}; with pooling priced as a 3x3 convolution {found[1]:.3f}")
 
 
+def compare_circuits(table: Path) -> None:
+    """The model of circuits beside reports, and its cycles beside HW-NAS-Bench's FPGA, which works layer by layer."""
+    from scipy.stats import spearmanr
+
+    from autoprune.targets.circuit import Circuit, circuit, cycles_of
+
+    names, errors = ("cycles", "dsp", "lut", "bram36"), []
+    with REPORTS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        widths, bits = [int(width) for width in row["widths"].split("-")], int(row["bits"])
+        shapes = [
+            LayerShape("", "Linear", *pair, (), (), 1, (), (), bits, bits)
+            for pair in itertools.pairwise(widths)
+        ]
+        made = [circuit(shape, int(row["reuse"])) for shape in shapes]
+        cycles, blocks = cycles_of(made, shapes, "io_parallel"), sum(one.bram for one in made) / 2
+        found = (cycles, sum(one.dsp for one in made), sum(one.lut for one in made), blocks)
+        errors.append(
+            [abs(a - float(row[n])) / max(float(row[n]), 1) for n, a in zip(names, found, strict=True)]
+        )
+    for name, column in zip(names, np.array(errors).T, strict=True):
+        exact, median, tenth = (column == 0).mean(), np.median(column), np.quantile(column, 0.9)
+        print(
+            f"{name:7} {len(rows)} reports: {exact:.0%} exact, median error {median:.1%}, a tenth above {tenth:.1%}"
+        )
+
+    def cell(kernel: int) -> int:
+        """Cycles of five convolutions in each stage, each with as many multipliers."""
+        made: list[Circuit] = []
+        for channels, size in STAGES:
+            shape = _convolution(channels, channels, kernel, 1, size)
+            made.append(circuit(shape, round(shape.weights / MULTIPLIERS)))
+        return CELLS * sum(one.cycles for one in made)
+
+    with np.load(table, allow_pickle=False) as data:
+        counts = {kind: (data["ops"] == kind).sum(1) for kind in (CONV1, CONV3, POOL)}
+        cycles = counts[CONV1] * cell(1) + counts[CONV3] * cell(3)
+        pooled = cycles + counts[POOL] * CELLS * sum(size**2 for _, size in STAGES)
+        truth = data["latency_ms__fpga"]
+        for what, modelled in (
+            ("layers with weights", cycles),
+            ("with a cycle for each place of a pooling", pooled),
+        ):
+            print(
+                f"rank correlation with HW-NAS-Bench, {what}: {float(spearmanr(modelled, truth).statistic):.3f}"
+            )
+
+
+def search_keywords(minutes: float) -> None:
+    """A search for DS-CNN on spoken digits within a Zynq 7020; its best point as QONNX and hls4ml compute it."""
+    spec = {
+        "name": "keywords",
+        "task": "spoken_digits",
+        "space": {
+            "architecture": {"width": [0.125, 0.25], "depth": [1, 2, 3, 4]},
+            "quantize": {"weight_bits": [4, 6, 8], "activation_bits": [6, 8], "quantizer": "ptq"},
+        },
+        "target": {"use": "fpga", "reuse": [4, 16, 64, 256]},
+        "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.05},
+        "constraints": [f"{name} <= {most}" for name, most in ZYNQ_7020.items()],
+        "budget": {"minutes": minutes},
+        "search": {"rungs": [0, 2]},
+        "cluster": {"workers": 1},
+        "export": ["qonnx", "hls4ml"],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        study = autoprune.search(spec, run=Path(folder, "run"))
+        best = study.best()
+        artifact = autoprune.export(best, Path(folder, "out"))
+        found = json.loads((artifact / "metrics.json").read_text(encoding="utf-8"))
+    print(f"{len(study.trials)} trials; uncompressed {found['baseline']['accuracy']:.2f} % (test split)")
+    listed = ("accuracy", "dsp", "lut", "bram", "cycles", "latency_ms", "size_bytes")
+    print(", ".join(f"{name} {found['export'][name]:.6g}" for name in listed))
+    for name in spec["export"]:
+        parity = found["parity"][name]
+        print(
+            f"{name}: same class {parity['agreement']:.2f} %, relative error {parity['relative_error']:.1e}"
+        )
+
+
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int, size: int) -> LayerShape:
     sizes = (size, size), (size // stride, size // stride)
     return LayerShape("", "Conv2d", inputs, outputs, (kernel,) * 2, (stride,) * 2, 1, *sizes, 8, 8)
@@ -144,16 +238,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=("cpu", "formats", "asic"), required=True)
-    parser.add_argument("--table", type=Path, help="nasbench201_cifar10.npz, for asic")
+    parser.add_argument("--only", choices=("cpu", "formats", "asic", "fpga", "keywords"), required=True)
+    parser.add_argument("--table", type=Path, help="nasbench201_cifar10.npz, for asic and fpga")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of the search of keywords")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.only == "cpu":
         compare_runtimes()
     elif chosen.only == "formats":
         compare_formats()
+    elif chosen.only == "keywords":
+        search_keywords(chosen.minutes)
     elif chosen.table is None:
-        parser.error("--only asic needs --table")
+        parser.error(f"--only {chosen.only} needs --table")
+    elif chosen.only == "fpga":
+        compare_circuits(chosen.table)
     else:
         compare_accelerator(chosen.table)
 

@@ -9,12 +9,14 @@ from autoprune.errors import SpecError
 from autoprune.search import samplers
 from autoprune.spec import load_spec, sections, techniques
 from autoprune.targets import BUILT_IN as TARGETS
+from autoprune.targets.formats import FORMATS
 from autoprune.task import BUILT_IN as TASKS
 
 
 def test_the_names_are_those_of_the_tables() -> None:
     assert set(sections.TASKS) == set(TASKS)
     assert set(sections.TARGETS) == set(TARGETS)
+    assert set(sections.FORMATS) == set(FORMATS)
     assert set(sections.SAMPLERS) == set(samplers.BUILT_IN)
     assert set(techniques.CRITERIA) == set(criteria.BUILT_IN)
     assert set(techniques.SCHEDULES) == set(prune.SCHEDULES)

@@ -243,3 +243,32 @@ def test_a_reference_with_computed_weights_is_trained_as_it_is_and_kept_plain(
     names = set(evaluator.reference.state_dict())
     assert "stem.0.weight" in names and not any("parametrizations" in name for name in names)
     assert evaluator.seconds_per_epoch() > 0.0
+
+
+def unrunnable(spec: dict[str, Any]) -> list[str]:
+    made = Evaluator(load_spec(spec))
+    made.attach_data(None)
+    return made.unrunnable()
+
+
+def test_bits_that_were_asked_for_and_cannot_run_are_refused(tiny_spec: dict[str, Any]) -> None:
+    asked = {**tiny_spec, "space": {"quantize": {"weight_bits": [4, 9, 32], "activation_bits": [4, 8]}}}
+    assert unrunnable(asked) == [
+        "space.quantize.weight_bits: the target cannot run 9 bits; it takes 2, 3, 4, 5, 6, 7, 8, 16, 32",
+        "space.quantize.activation_bits: the target cannot run 4 bits; it takes 8, 32",
+    ]
+    by_default = {**tiny_spec, "space": {"quantize": {}}, "target": "fpga"}
+    assert unrunnable(by_default) == []
+
+
+def test_formats_that_cannot_be_written_are_refused_before_the_search(
+    tiny_spec: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    asked = {**tiny_spec, "export": ["onnx", "hls4ml"]}
+    (line,) = unrunnable(asked)
+    assert line.startswith("export: hls4ml: hls4ml needs an environment of its own")
+    monkeypatch.setattr("autoprune.targets.formats.python_of", lambda name: name)
+    (line,) = unrunnable(asked)
+    assert line.startswith("export: hls4ml: hls4ml needs fixed-point numbers in every layer, and stem.0")
+    assert unrunnable({**tiny_spec, "export": "onnx"}) == []

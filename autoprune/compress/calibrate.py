@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.compress.fake_quantize import Fit
 from autoprune.deployed import ActivationQuantizer, QuantizedLayer, input_quantizers
 from autoprune.tensors import Inputs, call
 
@@ -32,23 +33,33 @@ Grid = tuple[float, float]
 """Scale and zero point of a quantizer."""
 
 
-def calibrate(model: nn.Module, batches: Iterable[Inputs], method: str = "mse") -> None:
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[Inputs],
+    method: str = "mse",
+    fit: Fit = ActivationQuantizer.set_range,
+) -> None:
     """Give every quantizer its range and put the biases on the integer grid, in place.
 
     Args:
         model: deployed and uncalibrated, so that what is observed has no rounding in it yet.
         batches: inputs.
         method: one of `METHODS`.
+        fit: gives a quantizer its grid for a range.
     """
-    find_ranges(model, batches, method)
+    find_ranges(model, batches, method, fit=fit)
     round_biases(model)
 
 
 @torch.no_grad()
 def find_ranges(
-    model: nn.Module, batches: Iterable[Inputs], method: str = "mse", known: Mapping[str, Grid] | None = None
+    model: nn.Module,
+    batches: Iterable[Inputs],
+    method: str = "mse",
+    known: Mapping[str, Grid] | None = None,
+    fit: Fit = ActivationQuantizer.set_range,
 ) -> None:
-    """Give every quantizer its range, in place; those that are `known` by path get their grid."""
+    """Give every quantizer its range, in place, by `fit`; those that are `known` by path get their grid."""
     known = known or {}
     quantizers = quantizers_in(model)
     seen: dict[str, list[torch.Tensor]] = {path: [] for path in quantizers if path not in known}
@@ -64,7 +75,7 @@ def find_ranges(
             scale, zero = known[path]
             quantizer.set_grid(scale, round(zero))
         elif seen[path]:
-            quantizer.set_range(*METHODS[method](torch.cat(seen[path]), quantizer.bits))
+            fit(quantizer, *METHODS[method](torch.cat(seen[path]), quantizer.bits))
 
 
 def quantizers_in(model: nn.Module) -> dict[str, ActivationQuantizer]:

@@ -10,7 +10,7 @@ whole weight, it is that of the folded weight.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,14 +30,16 @@ from autoprune.deployed.kinds import (
 from autoprune.deployed.placement import Bits, place
 from autoprune.deployed.quantizers import (
     FLOAT_BITS,
-    HALF_BITS,
-    PER_TENSOR,
     along,
     form_of,
+    has_one_scale,
     highest_code,
+    holds_codes,
     weight_scale,
 )
 
+Fit = Callable[[ActivationQuantizer, float, float], None]
+"""Gives a quantizer its grid for a range from low to high."""
 MOMENTUM = 0.1
 SMALLEST_FACTOR = 1e-12
 
@@ -88,11 +90,11 @@ def round_weight(weight: torch.Tensor, widths: tuple[int, int], axis: int) -> to
     bits, form = widths[0], form_of(widths)
     if bits >= FLOAT_BITS:
         return weight
-    if bits == HALF_BITS:
+    if not holds_codes(bits, form):
         return weight + (weight.half().float() - weight).detach()
     top = highest_code(bits)
     scale = weight_scale(weight, bits, axis, form)
-    if form == PER_TENSOR:
+    if has_one_scale(form):
         return torch.fake_quantize_per_tensor_affine(weight, float(scale), 0, -top, top)
     zero = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -top, top)
@@ -129,7 +131,7 @@ class RoundedWeight(nn.Module):
     def __init__(self, layer: nn.Module, widths: tuple[int, int], norm: nn.Module | None = None) -> None:
         super().__init__()
         self.widths, self.axis = widths, channel_axis(layer_kind(layer))
-        self.factor = FoldedFactor(norm if form_of(widths) == PER_TENSOR else None, self.axis)
+        self.factor = FoldedFactor(norm if has_one_scale(form_of(widths)) else None, self.axis)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         factor: torch.Tensor | None = self.factor(weight)
@@ -139,13 +141,18 @@ class RoundedWeight(nn.Module):
 
 
 class MovingQuantizer(nn.Module):
-    """An activation quantizer whose range follows what it sees in training."""
+    """An activation quantizer whose range follows what it sees in training.
+
+    Args:
+        bits: of the rounded numbers.
+        fit: gives a quantizer its grid for a range.
+    """
 
     range: torch.Tensor
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, fit: Fit = ActivationQuantizer.set_range) -> None:
         super().__init__()
-        self.rounding = ActivationQuantizer(bits)
+        self.rounding, self._fit = ActivationQuantizer(bits), fit
         self.register_buffer("range", torch.zeros(2))
 
     @torch.no_grad()
@@ -153,7 +160,7 @@ class MovingQuantizer(nn.Module):
         seen = torch.stack(torch.aminmax(x.detach().float()))
         is_new = float(self.rounding.scale) <= 0
         self.range.copy_(seen if is_new else torch.lerp(self.range, seen, MOMENTUM))
-        self.rounding.set_range(*self.range.tolist())
+        self._fit(self.rounding, *self.range.tolist())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
@@ -166,7 +173,13 @@ class Rounding:
     """How weights and activations are rounded in one stretch of training: here, on scales that follow the values.
 
     What it learns is kept on the float layers and in `learned`, so that a checkpoint has it.
+
+    Args:
+        fit: gives a quantizer of activations its grid for a range.
     """
+
+    def __init__(self, fit: Fit = ActivationQuantizer.set_range) -> None:
+        self._fit = fit
 
     def weight(
         self,
@@ -180,7 +193,7 @@ class Rounding:
 
     def activation(self, path: str, bits: int) -> nn.Module:  # noqa: ARG002
         """What rounds a tensor; `path` is that of its quantizer in the deployed network."""
-        return MovingQuantizer(bits)
+        return MovingQuantizer(bits, self._fit)
 
     def on_step(self, share: float) -> None:
         """Keep what was learned, after an optimizer step; `share` of the stretch is over."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from autoprune.compress.fake_quantize import FoldedFactor, Rounding, round_weight
 from autoprune.deployed.kinds import channel_axis, float_weight, layer_kind
-from autoprune.deployed.quantizers import INTEGER_BITS, PER_TENSOR, STEP, along, form_of, highest_code
+from autoprune.deployed.quantizers import INTEGER_BITS, STEP, along, form_of, has_one_scale, highest_code
 
 SMALLEST_STEP = 1e-8
 
@@ -48,7 +48,7 @@ class LearnedWeight(nn.Module):
         super().__init__()
         self.top, self.axis = highest_code(widths[0]), channel_axis(layer_kind(layer))
         weight = float_weight(layer)
-        is_one = form_of(widths) == PER_TENSOR
+        is_one = has_one_scale(form_of(widths))
         count = 1 if is_one else weight.shape[self.axis]
         self.factor = FoldedFactor(norm if is_one and weight.shape[self.axis] > 1 else None, self.axis)
         if STEP not in layer._buffers:

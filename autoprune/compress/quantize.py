@@ -22,18 +22,28 @@ from autoprune.compress.bias_correction import correct_biases
 from autoprune.compress.calibrate import coarsen_biases, find_ranges, quantizers_in, round_biases
 from autoprune.compress.codebook import SharedValues
 from autoprune.compress.factorize import origin
-from autoprune.compress.fake_quantize import Rounding, wrap_for_training
+from autoprune.compress.fake_quantize import Fit, Rounding, wrap_for_training
 from autoprune.compress.lsq import LearnedSteps, carry_steps
 from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context, Technique
 from autoprune.deployed import Widths, deploy, layer_kind
-from autoprune.deployed.quantizers import CODEBOOK, FLOAT_BITS, INTEGER_BITS, PER_CHANNEL
+from autoprune.deployed.quantizers import (
+    CODEBOOK,
+    FIXED_POINT,
+    FLOAT_BITS,
+    HALF_BITS,
+    INTEGER_BITS,
+    PER_CHANNEL,
+    ActivationQuantizer,
+    holds_codes,
+)
 from autoprune.errors import ModelError, SpecError, TargetError
 from autoprune.references import matches, nearest
 from autoprune.space import Choice, Choices, Options
 from autoprune.task import example_inputs
 
 if TYPE_CHECKING:
+    from autoprune.spec.techniques import QuantizeSpace
     from autoprune.targets import Target
 
 QUANTIZER, CALIBRATION = "quantize.quantizer", "quantize.calibration"
@@ -46,6 +56,8 @@ CALIBRATION_BATCHES = 2
 
 class Quantize(Technique):
     """Choose bits for each convolution and linear layer: 2 to 8, 16 (half precision) or 32 (as it is).
+
+    Where the target computes in fixed point (`target.fixed_point`), they are 2 to 16 bits of fixed-point numbers.
 
     Args:
         weight_bits: options of `quantize.<layer>.weight_bits`; those that the target cannot run are left out.
@@ -94,6 +106,7 @@ class Quantize(Technique):
             ModelError: a pattern of `fixed` fits no layer that can be quantized, or none is there for the quantizer.
         """
         self._check_quantizer(model)
+        self._check_fixed_point(target)
         self._check_fixed(model, target)
         weight_bits = _legal("weight_bits", self.weight_bits, target.weight_bits)
         activation_bits = _legal("activation_bits", self.activation_bits, target.activation_bits)
@@ -106,7 +119,17 @@ class Quantize(Technique):
         if not rounds:
             return {}
         whole = {QUANTIZER: self.quantizer, CALIBRATION: self.calibration}
-        return {**found, **whole, GRANULARITY: self.granularity, CORRECTION: self.bias_correction}
+        granularity = Options((FIXED_POINT,), FIXED_POINT) if is_fixed_point(target) else self.granularity
+        return {**found, **whole, GRANULARITY: granularity, CORRECTION: self.bias_correction}
+
+    def _check_fixed_point(self, target: Target) -> None:
+        """Refuse quantizers whose steps are no powers of two where the target needs them."""
+        others = [str(name) for name in self.quantizer.values if name in (CODEBOOK, "lsq")]
+        if others and is_fixed_point(target):
+            raise TargetError(
+                f"space.quantize.quantizer: the target computes in fixed point, which {' and '.join(others)} cannot "
+                "keep to; ptq and qat can"
+            )
 
     def _check_quantizer(self, model: nn.Module) -> None:
         """Refuse quantizers that could do nothing to this network."""
@@ -203,13 +226,14 @@ class Quantize(Technique):
             if weight_bits < FLOAT_BITS:
                 activation_bits = int(choices.number(f"quantize.{whole}.activation_bits", FLOAT_BITS))
                 found[layer] = (weight_bits, activation_bits)
-        form = (
-            self._form(choices) if any(width <= INTEGER_BITS for width, _ in found.values()) else PER_CHANNEL
-        )
+        form = self._form(choices, [width for width, _ in found.values()])
         return {layer: Widths(*widths, form) for layer, widths in found.items()}
 
-    def _form(self, choices: Choices) -> str:
-        """The form in which weights of 2 to 8 bits are stored."""
+    def _form(self, choices: Choices, widths: Iterable[int]) -> str:
+        """The form in which weights that are integers are stored, if any of these are."""
+        form = str(choices.values_unread.get(GRANULARITY, PER_CHANNEL))
+        if not any(holds_codes(width, form) for width in widths):
+            return PER_CHANNEL
         if choices.text(QUANTIZER, "ptq") == CODEBOOK:
             return CODEBOOK
         return choices.text(GRANULARITY, PER_CHANNEL)
@@ -230,7 +254,7 @@ class Quantize(Technique):
         if quantizer == "lsq":
             self._rounding = LearnedSteps(self._structure.get("learned"))
         else:
-            self._rounding = SharedValues() if quantizer == CODEBOOK else Rounding()
+            self._rounding = SharedValues() if quantizer == CODEBOOK else Rounding(_fit(context.target))
         return wrap_for_training(model, bits, example_inputs(context.data), self._rounding)
 
     def on_step(self, model: nn.Module, step: int, total: int) -> None:  # noqa: ARG002
@@ -279,7 +303,7 @@ class Quantize(Technique):
         known = {path: (float(scale), float(zero)) for path, (scale, zero) in learned.items()}
         if quantizers_in(deployed).keys() - known.keys():
             method = choices.text(CALIBRATION, "mse")
-            find_ranges(deployed, inputs, method, known)
+            find_ranges(deployed, inputs, method, known, _fit(context.target))
             record["calibration"] = {"examples": CALIBRATION_BATCH * CALIBRATION_BATCHES, "method": method}
         else:
             find_ranges(deployed, (), known=known)
@@ -291,6 +315,29 @@ class Quantize(Technique):
         round_biases(deployed)
         if coding_of(context.structure) != "none":
             coarsen_biases(deployed)
+
+
+def is_fixed_point(target: Target) -> bool:
+    """Whether the scales of a target's numbers are powers of two."""
+    return bool(getattr(target, "fixed_point", False))
+
+
+def _fit(target: Target) -> Fit:
+    return ActivationQuantizer.set_fixed_point if is_fixed_point(target) else ActivationQuantizer.set_range
+
+
+def illegal_bits(asked: QuantizeSpace | None, target: Target) -> list[str]:
+    """One line for each list of bits that the user gave with some that a target cannot run; defaults just lack them."""
+    problems = []
+    for field in ("weight_bits", "activation_bits"):
+        legal = getattr(target, field)
+        options = getattr(asked, field).values if asked and field in asked.model_fields_set else ()
+        if wrong := [str(value) for value in options if value not in legal]:
+            problems.append(
+                f"space.quantize.{field}: the target cannot run {', '.join(wrong)} bits; it takes "
+                f"{', '.join(map(str, legal))}"
+            )
+    return problems
 
 
 def _legal(field: str, options: Options, legal: Iterable[int]) -> Options:
@@ -306,7 +353,10 @@ def _legal(field: str, options: Options, legal: Iterable[int]) -> Options:
 
 def _input_bits(weight_bits: int) -> int:
     """The bits of the input of a layer whose weight has a fixed number of them."""
-    return 8 if weight_bits <= 8 else FLOAT_BITS
+    if weight_bits <= INTEGER_BITS:
+        return INTEGER_BITS
+    # Between them there are fixed-point numbers only.
+    return HALF_BITS if weight_bits < HALF_BITS else FLOAT_BITS
 
 
 def why_float(model: nn.Module, name: str) -> str:

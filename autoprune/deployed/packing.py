@@ -1,7 +1,7 @@
 """How a deployed model is stored: integer codes at their real width, everything else as it is, or all of it coded.
 
-Codes of b < 8 bits are stored as b bit planes, eight codes of a plane to a byte: any width is exactly as
-dense as it should be, and unpacking is the same few operations for all of them (`targets.onnx_packing` has it
+Codes of b bits, unless they are 8, are stored as b bit planes, eight codes of a plane to a byte: any width is exactly
+as dense as it should be, and unpacking is the same few operations for all of them (`targets.onnx_packing` has it
 in ONNX). With a coding the whole state is one text of bytes (see `coding`): zeros cost next to nothing, and
 frequent values less than rare ones.
 """
@@ -20,7 +20,7 @@ from torch import nn
 
 from autoprune.deployed.codebook import CodebookLayer
 from autoprune.deployed.coding import Item, decode, encode, is_bounded
-from autoprune.deployed.quantizers import Codes, highest_code, weight_codes
+from autoprune.deployed.quantizers import INTEGER_BITS, Codes, code_type, highest_code, weight_codes
 from autoprune.deployed.streams import pack_bits, unpack_bits
 from autoprune.errors import ArtifactError
 
@@ -40,22 +40,23 @@ _DTYPES = {
 
 def pack_codes(codes: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
     """Codes in [-(2^(b-1) - 1), 2^(b-1) - 1] as bit planes: uint8, shape (bits, ceil(codes / 8))."""
-    return pack_bits((codes.astype(np.int16).ravel() + highest_code(bits)).astype(np.uint8), bits)
+    shifted = codes.astype(np.int32).ravel() + highest_code(bits)
+    return pack_bits(shifted.astype(np.uint8 if bits <= INTEGER_BITS else np.uint16), bits)
 
 
 def unpack_codes(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The int8 codes that `pack_codes` packed.
+    """The codes that `pack_codes` packed: int8, or int16 where they have more bits.
 
     Raises:
         ArtifactError: `packed` has not the size that `bits` and `shape` ask for.
     """
-    values = _unpack_indices(packed, bits, shape).astype(np.int16) - highest_code(bits)
-    codes: np.ndarray[Any, Any] = values.astype(np.int8)
+    values = _unpack_indices(packed, bits, shape).astype(np.int32) - highest_code(bits)
+    codes: np.ndarray[Any, Any] = values.astype(np.int8 if bits <= INTEGER_BITS else np.int16)
     return codes
 
 
 def _unpack_indices(packed: np.ndarray[Any, Any], bits: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Numbers from 0 to 2^bits - 1 from their bit planes, as uint8."""
+    """Numbers from 0 to 2^bits - 1 from their bit planes."""
     count = int(np.prod(shape, dtype=np.int64))
     if packed.shape != (bits, -(-count // 8)):
         raise ArtifactError(
@@ -133,7 +134,7 @@ def _packed(model: nn.Module) -> dict[str, torch.Tensor]:
         tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         if name in shared:
             tensor = torch.from_numpy(pack_bits(tensor.numpy().ravel(), shared[name].weight_bits))
-        elif widths.get(name, 8) < 8:
+        elif widths.get(name, INTEGER_BITS) != INTEGER_BITS:
             tensor = torch.from_numpy(pack_codes(tensor.numpy(), widths[name]))
         packed[name] = tensor
     return packed
@@ -192,13 +193,16 @@ def _unfixed(item: Item) -> torch.Tensor:
 
 def _zigzag(codes: torch.Tensor) -> torch.Tensor:
     """0, -1, 1, -2, ... as 0, 1, 2, 3, ...: zeros stay zeros, and few bits few."""
-    wide = codes.to(torch.int16)
-    return ((wide << 1) ^ (wide >> 7)).to(torch.uint8)
+    wide = codes.to(torch.int32)
+    return ((wide << 1) ^ (wide >> 31)).to(torch.uint8 if codes.dtype == torch.int8 else torch.int16)
 
 
-def _unzigzag(values: torch.Tensor) -> torch.Tensor:
-    wide = values.to(torch.int16)
-    return ((wide >> 1) ^ -(wide & 1)).to(torch.int8)
+def _unzigzag(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes of so many bits from what `_zigzag` made of them."""
+    wide = (
+        values.view(torch.uint8).to(torch.int32) if bits <= INTEGER_BITS else values.to(torch.int32) & 0xFFFF
+    )
+    return ((wide >> 1) ^ -(wide & 1)).to(code_type(bits))
 
 
 def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
@@ -217,13 +221,15 @@ def unpack_state(packed: Mapping[str, torch.Tensor], model: nn.Module) -> dict[s
         for name in shared.keys() & state.keys():
             _check_indices(name, state[name], shared[name])
         for name in codes.keys() & state.keys():
-            state[name] = _unzigzag(state[name].view(torch.uint8))
+            if state[name].dtype != code_type(codes[name].bits):
+                raise ArtifactError(f"{name} has not the kind of codes that {codes[name].bits} bits are")
+            state[name] = _unzigzag(state[name], codes[name].bits)
             if int(state[name].abs().max()) > highest_code(codes[name].bits):
                 raise ArtifactError(f"{name} has a code that {codes[name].bits} bits do not hold")
         return _tied(state, model)
     state = dict(packed)
     for name, (shaped, _, bits) in codes.items():
-        if bits < 8 and name in state:
+        if bits != INTEGER_BITS and name in state:
             state[name] = torch.from_numpy(unpack_codes(_planes(name, state), bits, tuple(shaped.shape)))
     for name in shared.keys() & state.keys():
         layer = shared[name]

@@ -1,7 +1,8 @@
 """The two modules that a quantized network is made of, and the arithmetic behind them.
 
 Weights: symmetric, one scale per output channel or one for the whole weight, codes in
-[-(2^(b-1) - 1), 2^(b-1) - 1]. Weights whose values are learned one by one are in `codebook`.
+[-(2^(b-1) - 1), 2^(b-1) - 1]. Where the scale is a power of two they are fixed-point numbers, as circuits multiply
+them. Weights whose values are learned one by one are in `codebook`.
 Activations: one scale and zero point per tensor, codes in [0, 2^b - 1]. The pair is what integer kernels want
 (unsigned activations, signed weights) and what Krishnamoorthi, "Quantizing deep convolutional networks for
 efficient inference" (2018), found to lose least.
@@ -31,8 +32,12 @@ from autoprune.deployed.kinds import (
 FLOAT_BITS = 32
 HALF_BITS = 16
 INTEGER_BITS = 8
+FIXED_POINT_BITS = 16
 PER_CHANNEL, PER_TENSOR, CODEBOOK = "per_channel", "per_tensor", "codebook"
-FORMS = (PER_CHANNEL, PER_TENSOR, CODEBOOK)
+FIXED_POINT = "fixed_point"
+FORMS = (PER_CHANNEL, PER_TENSOR, FIXED_POINT, CODEBOOK)
+# How much of a range a power of two may cut off, in powers of two: an eighth.
+CUT_OFF = 0.2
 # The buffer in which a float layer carries the step of its weight that training learned.
 STEP = "weight_step"
 # Shares of a tensor's largest value at which its range is cut off, to find the one with the least error.
@@ -45,7 +50,8 @@ class Widths(tuple[int, int]):
 
     Args:
         weight_bits, activation_bits: the two entries of the tuple.
-        form: `per_channel` or `per_tensor` (codes times a scale), or `codebook` (indices of a few values).
+        form: `per_channel` or `per_tensor` (codes times a scale), `fixed_point` (codes times a power of two; of up to
+            16 bits), or `codebook` (indices of a few values).
     """
 
     form: str
@@ -82,6 +88,21 @@ def highest_code(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
+def holds_codes(bits: int, form: str) -> bool:
+    """Whether a weight of so many bits is integers times a scale; the others are floats."""
+    return bits <= (FIXED_POINT_BITS if form == FIXED_POINT else INTEGER_BITS)
+
+
+def has_one_scale(form: str) -> bool:
+    """Whether one scale serves the whole weight."""
+    return form in (PER_TENSOR, FIXED_POINT)
+
+
+def power_of_two(step: float) -> float:
+    """The power of two that is `step`, or a little less, or more."""
+    return float(2.0 ** math.ceil(math.log2(step) - CUT_OFF))
+
+
 def weight_scale(weight: torch.Tensor, bits: int, axis: int, form: str = PER_CHANNEL) -> torch.Tensor:
     """The scale with the least squared error: of each channel, shape (channels), or of all together, shape (1).
 
@@ -92,15 +113,19 @@ def weight_scale(weight: torch.Tensor, bits: int, axis: int, form: str = PER_CHA
     """
     top = highest_code(bits)
     rows = weight.detach().float().transpose(0, axis).flatten(1)
-    if form == PER_TENSOR:
+    if has_one_scale(form):
         rows = rows.reshape(1, -1)
     largest = rows.abs().amax(1)
     best = (largest / top).clamp(min=_SMALLEST_SCALE)
-    if bits >= 8:
+    if form == FIXED_POINT:
+        best = torch.exp2(torch.ceil(torch.log2(best)))
+        scales = [best, best / 2, best / 4]
+    elif bits >= 8:
         return best
+    else:
+        scales = [(largest * clip / top).clamp(min=_SMALLEST_SCALE) for clip in CLIPS]
     least = torch.full_like(best, float("inf"))
-    for clip in CLIPS:
-        scale = (largest * clip / top).clamp(min=_SMALLEST_SCALE)
+    for scale in scales:
         codes = torch.round(rows / scale[:, None]).clamp(-top, top)
         error = (codes * scale[:, None] - rows).square().sum(1)
         best = torch.where(error < least, scale, best)
@@ -109,9 +134,14 @@ def weight_scale(weight: torch.Tensor, bits: int, axis: int, form: str = PER_CHA
 
 
 def encode(weight: torch.Tensor, scale: torch.Tensor, bits: int, axis: int) -> torch.Tensor:
-    """The integer codes of a weight, as int8."""
+    """The integer codes of a weight, as int8, or int16 where they have more bits."""
     top = highest_code(bits)
-    return torch.round(weight / along(scale, axis, weight.dim())).clamp(-top, top).to(torch.int8)
+    return torch.round(weight / along(scale, axis, weight.dim())).clamp(-top, top).to(code_type(bits))
+
+
+def code_type(bits: int) -> torch.dtype:
+    """The smallest integers that hold codes of so many bits."""
+    return torch.int8 if bits <= INTEGER_BITS else torch.int16
 
 
 class _Dequantize(torch.autograd.Function):
@@ -173,6 +203,14 @@ class ActivationQuantizer(nn.Module):
         scale = float(torch.tensor(max((high - low) / (2**self.bits - 1), 1e-8), dtype=torch.float32))
         self.set_grid(scale, round(-low / scale))
 
+    def set_fixed_point(self, low: float, high: float) -> None:
+        """Cover `low` to `high` by fixed-point numbers: unsigned ones where nothing is below zero."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        is_signed = low < 0
+        most = 2 ** (self.bits - 1) - 1 if is_signed else 2**self.bits - 1
+        scale = power_of_two(max(max(-low, high) / most, 1e-8))
+        self.set_grid(scale, 2 ** (self.bits - 1) if is_signed else 0)
+
     def set_grid(self, scale: float, zero: int) -> None:
         """The distance between neighbouring values, and the code of zero."""
         self.grid.copy_(torch.tensor([scale, zero]))
@@ -192,19 +230,19 @@ class ActivationQuantizer(nn.Module):
 class QuantizedLayer(nn.Module):
     """A convolution or linear layer whose weight is stored in few bits.
 
-    Its state is `codes` and `scale` for 2 to 8 bits, or `weight` (float16 for 16 bits, float32 for 32), and
-    `bias` in float32, which `round_bias` puts on the grid of the integer accumulator, or `coarsen_bias` on one that
-    suits the weights.
+    Its state is `codes` and `scale` for 2 to 8 bits (to 16 of a fixed-point weight), or `weight` (float16 for 16
+    bits, float32 for 32), and `bias` in float32, which `round_bias` puts on the grid of the integer accumulator, or
+    `coarsen_bias` on one that suits the weights.
 
     Args:
         kind: `Conv2d`, `Linear`, ...
         shape: of the weight.
         options: keyword arguments of the functional form: stride, padding, dilation, groups.
         bias: whether there is one.
-        weight_bits: 2 to 8, 16 or 32.
+        weight_bits: 2 to 8, 16 or 32; 2 to 16 or 32 of a fixed-point weight.
         activation_bits: of the input, which a quantizer before this layer rounds; here for the record.
         rounds_input: this layer holds that quantizer itself (networks that cannot be traced).
-        form: `per_channel` or `per_tensor`: how many scales the codes have.
+        form: `per_channel`, `per_tensor` or `fixed_point`: how many scales the codes have, and which.
     """
 
     shares_values = False
@@ -232,8 +270,8 @@ class QuantizedLayer(nn.Module):
         self.kind, self.shape, self.options, self.form = kind, tuple(shape), _tuples(options), form
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
         if self.has_codes:
-            self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.int8))
-            self.register_buffer("scale", torch.ones(self.shape[self.axis] if form == PER_CHANNEL else 1))
+            self.register_buffer("codes", torch.zeros(self.shape, dtype=code_type(weight_bits)))
+            self.register_buffer("scale", torch.ones(1 if has_one_scale(form) else self.shape[self.axis]))
         else:
             dtype = torch.float16 if weight_bits == HALF_BITS else torch.float32
             self.register_buffer("weight", torch.zeros(self.shape, dtype=dtype))
@@ -291,8 +329,8 @@ class QuantizedLayer(nn.Module):
 
     @property
     def has_codes(self) -> bool:
-        """Whether the weight is integers (2 to 8 bits)."""
-        return self.weight_bits <= 8
+        """Whether the weight is integers."""
+        return holds_codes(self.weight_bits, self.form)
 
     def arguments(self) -> dict[str, Any]:
         """What the constructor takes to make this module again, as plain data."""
@@ -335,8 +373,10 @@ class QuantizedLayer(nn.Module):
         input_scale = float(source.scale)
         # A channel of (almost) zeros with a large bias would overflow the accumulator's 32 bits.
         smallest = self.bias.abs() / (input_scale * 2**30)
-        if self.form == PER_TENSOR:
+        if has_one_scale(self.form):
             smallest = smallest.amax().reshape(1)
+        if self.form == FIXED_POINT:
+            smallest = torch.exp2(torch.ceil(torch.log2(smallest.clamp(min=_SMALLEST_SCALE))))
         if bool((self.scale < smallest).any()):
             self.set_weight(self.dequantized(), torch.maximum(self.scale, smallest))
         step = (torch.tensor(input_scale, dtype=torch.float32) * self.scale).double()
@@ -345,7 +385,8 @@ class QuantizedLayer(nn.Module):
     def computes_in_integers(self, source: ActivationQuantizer | None) -> bool:
         """Whether an integer runtime multiplies integers here, given what rounds the input."""
         has_kernel = self.has_codes and not self.shares_values and self.axis == 0
-        return has_kernel and source is not None and source.bits <= INTEGER_BITS and float(source.scale) > 0
+        widest = FIXED_POINT_BITS if self.form == FIXED_POINT else INTEGER_BITS
+        return has_kernel and source is not None and source.bits <= widest and float(source.scale) > 0
 
     @property
     def step(self) -> torch.Tensor:
@@ -371,7 +412,7 @@ class QuantizedLayer(nn.Module):
         if not self.has_codes:
             return self.weight.float()
         if torch.onnx.is_in_onnx_export():
-            scale = self.scale[0] if self.form == PER_TENSOR else self.scale
+            scale = self.scale[0] if has_one_scale(self.form) else self.scale
             return _Dequantize.apply(self.codes, scale, self.axis)  # type: ignore[no-any-return,no-untyped-call]
         return self.codes.float() * along(self.scale, self.axis, self.codes.dim())
 

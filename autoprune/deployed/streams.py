@@ -112,14 +112,15 @@ def _decoded(coder: Coder, content: bytes, count: int) -> Bytes:
     return np.frombuffer(text, np.uint8)
 
 
-def pack_bits(values: Bytes, bits: int) -> Bytes:
-    """Values below 2^bits as bit planes: uint8, shape (bits, ceil(values / 8))."""
-    planes = (values[None, :] >> np.arange(bits, dtype=np.uint8)[:, None]) & 1
+def pack_bits(values: np.ndarray[Any, Any], bits: int) -> Bytes:
+    """Values below 2^bits, of unsigned integers, as bit planes: uint8, shape (bits, ceil(values / 8))."""
+    planes = ((values[None, :] >> np.arange(bits, dtype=values.dtype)[:, None]) & 1).astype(np.uint8)
     return np.packbits(planes, axis=1, bitorder="little")
 
 
-def unpack_bits(planes: Bytes, count: int) -> Bytes:
-    """The values that `pack_bits` packed."""
-    bits = np.unpackbits(planes, axis=1, count=count, bitorder="little")
-    values: Bytes = (bits << np.arange(len(planes), dtype=np.uint8)[:, None]).sum(0, dtype=np.uint8)
+def unpack_bits(planes: Bytes, count: int) -> np.ndarray[Any, Any]:
+    """The values that `pack_bits` packed: uint8, or uint16 where they have more than eight bits."""
+    dtype = np.dtype(np.uint8 if len(planes) <= 8 else np.uint16)
+    bits = np.unpackbits(planes, axis=1, count=count, bitorder="little").astype(dtype)
+    values: np.ndarray[Any, Any] = (bits << np.arange(len(planes), dtype=dtype)[:, None]).sum(0, dtype=dtype)
     return values

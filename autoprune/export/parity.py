@@ -21,9 +21,9 @@ import torch
 from autoprune.errors import ParityError
 from autoprune.export import run_file
 from autoprune.export.comparison import Comparison, Run, in_form
-from autoprune.export.formats import Format, formats_in
 from autoprune.export.generation import generation_agreement
 from autoprune.stored.reading import Factory, load
+from autoprune.targets.formats import Format, formats_in
 from autoprune.targets.interface import Interface, arrays
 from autoprune.task import Batch, Split, Task, evaluate_metrics
 from autoprune.tensors import Inputs, call
@@ -173,7 +173,7 @@ class IsolatedModel:
         self._scratch = tempfile.TemporaryDirectory(prefix="autoprune-parity-")
         self._errors = Path(self._scratch.name, "errors")
         # -I: no environment, no working directory, no user packages.
-        command = [found.python(), "-I", run_file.__file__, found.runtime, str(self.model)]
+        command = [found.python, "-I", run_file.__file__, found.runtime, str(self.model)]
         pipe = subprocess.PIPE
         with self._errors.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True)

@@ -84,10 +84,142 @@ def _described(program: Any) -> tuple[list[str], list[Any]]:
     return [f"#{i}" for i in range(len(given))], sizes
 
 
+def open_qonnx(file: str) -> Model:
+    """By QONNX's own library, node by node."""
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.change_batchsize import ChangeBatchSize
+    from qonnx.transformation.infer_shapes import InferShapes
+    from qonnx.util.cleanup import cleanup_model
+
+    model = cleanup_model(ModelWrapper(file))
+    shapes = {value.name: model.get_tensor_shape(value.name) for value in model.graph.input}
+    sized = {1: model}
+
+    def run(inputs: Arrays) -> Arrays:
+        count = len(next(iter(inputs.values())))
+        if count not in sized:
+            sized[count] = model.transform(ChangeBatchSize(count)).transform(InferShapes())
+        return dict(execute_onnx(sized[count], inputs))
+
+    try:  # some networks have the batch size written into them
+        run({name: np.zeros((2, *shape[1:]), np.float32) for name, shape in shapes.items()})
+        takes = None
+    except Exception:
+        takes = 1
+    return dict.fromkeys(shapes, takes), run
+
+
+def open_executorch(file: str) -> Model:
+    """By ExecuTorch's runtime, which takes tensors of torch, one example at a time."""
+    import executorch.kernels.quantized  # noqa: F401  (registers operations)
+    import torch
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(file).load_method("forward")
+    count = method.metadata.num_inputs()
+
+    def run(inputs: Arrays) -> Arrays:
+        given = [torch.from_numpy(np.ascontiguousarray(inputs[f"#{i}"])) for i in range(count)]
+        return {f"#{i}": output.numpy().copy() for i, output in enumerate(method.execute(given))}
+
+    return {f"#{i}": 1 for i in range(count)}, run
+
+
+def open_litert(file: str) -> Model:
+    """By LiteRT's interpreter, one example at a time; integers at its borders are rounded and scaled here."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=file, num_threads=1)
+    runner = interpreter.get_signature_runner()
+    given, made = runner.get_input_details(), runner.get_output_details()
+    names = sorted(given)  # args_0, args_1, ...
+
+    def codes(array: Any, details: Any) -> Any:
+        scale, zero = details["quantization"]
+        if not scale:
+            return array
+        limits = np.iinfo(details["dtype"])
+        return np.clip(np.round(array / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+
+    def values(array: Any, details: Any) -> Any:
+        scale, zero = details["quantization"]
+        return (array.astype(np.float32) - zero) * np.float32(scale) if scale else array
+
+    def run(inputs: Arrays) -> Arrays:
+        found = runner(**{name: codes(inputs[f"#{i}"], given[name]) for i, name in enumerate(names)})
+        return {f"#{i}": values(found[name], made[name]) for i, name in enumerate(sorted(found))}
+
+    return {f"#{i}": 1 for i in range(len(names))}, run
+
+
+def open_savedmodel(file: str) -> Model:
+    """By TensorFlow, one example at a time."""
+    import os
+    import tarfile
+    import tempfile
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow
+
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+        loaded = tensorflow.saved_model.load(f"{folder}/saved_model")
+    function = loaded.signatures["serving_default"]
+    names = sorted(function.structured_input_signature[1])
+
+    def run(inputs: Arrays, _kept: Any = loaded) -> Arrays:
+        found = function(**{name: tensorflow.constant(inputs[f"#{i}"]) for i, name in enumerate(names)})
+        return {f"#{i}": found[name].numpy() for i, name in enumerate(sorted(found))}
+
+    return {f"#{i}": 1 for i in range(len(names))}, run
+
+
+def open_hls4ml(file: str) -> Model:
+    """By the project's own C++ as g++ compiles it: the arithmetic of the circuit, without a vendor's tool."""
+    import ctypes
+    import json
+    import subprocess
+    import tarfile
+    import tempfile
+    from pathlib import Path
+
+    folder = tempfile.TemporaryDirectory(prefix="autoprune-")
+    with tarfile.open(file) as archive:
+        archive.extractall(folder.name, filter="data")
+    project = Path(folder.name, "project")
+    built = subprocess.run(["bash", "build_lib.sh"], cwd=project, capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        sys.exit(
+            f"g++ cannot compile the project: {(built.stderr.strip().splitlines() or ['no message'])[0]}"
+        )
+    library = ctypes.CDLL(str(next(project.glob("firmware/*.so"))))
+    ports = json.loads((project / "interface.json").read_text(encoding="utf-8"))
+
+    def run(inputs: Arrays, _kept: Any = folder) -> Arrays:
+        given = [inputs[one["name"]].transpose(one["axes"]) for one in ports["inputs"]]
+        count = len(given[0])
+        made = [np.zeros((count, *one["shape"][1:]), np.float32) for one in ports["outputs"]]
+        for i in range(count):
+            arrays = [np.ascontiguousarray(one[i], np.float32) for one in given] + [
+                one[i : i + 1] for one in made
+            ]
+            library.network_float(*(one.ctypes.data_as(ctypes.c_void_p) for one in arrays))
+        return {one["name"]: array for one, array in zip(ports["outputs"], made, strict=True)}
+
+    return {one["name"]: None for one in ports["inputs"]}, run
+
+
 RUNTIMES: dict[str, tuple[Callable[[str], Model], tuple[str, ...]]] = {
     "onnxruntime": (open_onnx, ("torch", "autoprune")),
     "openvino": (open_openvino, ("torch", "autoprune")),
     "torch": (open_torch, ("autoprune",)),
+    "executorch": (open_executorch, ("autoprune",)),
+    "litert": (open_litert, ("torch", "autoprune")),
+    "savedmodel": (open_savedmodel, ("torch", "autoprune")),
+    "qonnx": (open_qonnx, ("torch", "autoprune")),
+    "hls4ml": (open_hls4ml, ("torch", "autoprune")),
 }
 """Name -> what opens a file, and the packages that must not have been loaded for it."""
 

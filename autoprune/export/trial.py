@@ -19,12 +19,12 @@ from autoprune.compress.technique import Context
 from autoprune.errors import ArtifactError, ModelError, ParityError, RunFolderError
 from autoprune.evaluate import Evaluator
 from autoprune.export.artifact import Contents, check_free, whole, write_artifact
-from autoprune.export.formats import check_formats, files_of
 from autoprune.export.parity import MOST_ACCURACY_LOST, MOST_RELATIVE_ERROR, check_parity
 from autoprune.space import Choices
 from autoprune.structure.pretrained import follow_config, is_pretrained
 from autoprune.study import Study, Trial
 from autoprune.targets import Measurement, Runnable, Target
+from autoprune.targets.formats import check_formats, files_of
 from autoprune.targets.several import SeveralRunnables
 from autoprune.task import evaluate_metrics
 
@@ -42,7 +42,7 @@ def export_trial(
         trial: what is exported.
         evaluator: with data, reference and baseline.
         folder: new, or empty.
-        formats: names of `formats.FORMATS`; without any what the target itself runs.
+        formats: names of `targets.formats.FORMATS`; without any what the target itself runs.
 
     Raises:
         BadInput: a format that is none.

@@ -38,11 +38,24 @@ for (const th of document.querySelectorAll("th.sorts")) th.onclick = () => {
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact of one trial of the study: its folder, and what its metrics.json says."""
+    """An artifact of one trial of the study, or one for each of its targets.
+
+    Attributes:
+        trial: its number.
+        folder: that holds it, or them.
+        parts: target -> what its metrics.json says, the first target first; of a single artifact under "".
+    """
 
     trial: int
     folder: Path
-    metrics: dict[str, Any]
+    parts: dict[str, dict[str, Any]]
+
+    def figures(self, kind: str) -> dict[str, Any]:
+        """`export` or `baseline` of the first target, and that of each by `metric@target`."""
+        found = dict(next(iter(self.parts.values())).get(kind, {}))
+        for name, metrics in self.parts.items() if len(self.parts) > 1 else ():
+            found |= {f"{metric}@{name}": value for metric, value in metrics.get(kind, {}).items()}
+        return found
 
 
 def write_report(study: Study, path: str | Path) -> Path:
@@ -67,18 +80,23 @@ def write_report(study: Study, path: str | Path) -> Path:
 
 
 def latest_export(study: Study) -> Exported | None:
-    """The newest artifact under `export/` in the run folder, if any can be read."""
-    found = list((study.folder / "export").glob("*/metrics.json"))
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-        number = path.parent.name
-        if number.isdecimal() and int(number) < len(study.trials):
-            try:
-                metrics = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            if isinstance(metrics, dict):
-                return Exported(int(number), path.parent, metrics)
+    """What was exported last under `export/` in the run folder, if any can be read."""
+    found = [path for path in (study.folder / "export").glob("*") if path.name.isdecimal() and path.is_dir()]
+    for folder in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        names = {"": folder} if len(study.spec.target) < 2 else {n: folder / n for n in study.spec.target}
+        parts = {name: _metrics_in(one) for name, one in names.items()}
+        if int(folder.name) < len(study.trials) and all(parts.values()):
+            return Exported(int(folder.name), folder, parts)
     return None
+
+
+def _metrics_in(folder: Path) -> dict[str, Any]:
+    """What an artifact's metrics.json says; nothing where it cannot be read."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def chosen_trial(study: Study, exported: Exported | None) -> Trial | None:
@@ -154,8 +172,8 @@ def _key_figures(study: Study, chosen: Trial | None, exported: Exported | None) 
         )
     metrics, baseline, where = dict(chosen.metrics), dict(study.baseline), "validation split"
     if exported is not None:
-        metrics |= exported.metrics.get("export", {})
-        baseline |= exported.metrics.get("baseline", {})
+        metrics |= exported.figures("export")
+        baseline |= exported.figures("baseline")
         where = "test split, of the exported file"
     tiles = [_tile(name, baseline.get(name), metrics.get(name)) for name in _metrics_of(study, [metrics])]
     heading = f"<h2>The chosen point: trial {chosen.number}</h2>"
@@ -313,9 +331,14 @@ def _cause(trial: Trial) -> str:
 def _parity(exported: Exported | None) -> str:
     if exported is None:
         return ""
-    parity = exported.metrics.get("parity") or {}
-    readers = {"onnx": "ONNX file, in a process of its own", "module": "module from autoprune.load"}
-    rows = "".join(_parity_row(title, parity[name]) for name, title in readers.items() if name in parity)
+    rows, examples = "", "?"
+    for target, metrics in exported.parts.items():
+        parity = metrics.get("parity") or {}
+        examples = parity.get("examples", examples)
+        for name, found in parity.items():
+            if isinstance(found, Mapping) and "difference" in found:
+                title = "module from autoprune.load" if name == "module" else f"{name} file, by itself"
+                rows += _parity_row(f"{target}: {title}" if target else title, found)
     if not rows:
         return ""
     head = "".join(
@@ -324,7 +347,7 @@ def _parity(exported: Exported | None) -> str:
     return (
         "<h2>The exported file is the measured model</h2>"
         f"<p>Artifact <code>{escape(str(exported.folder))}</code>, compared on "
-        f"{parity.get('examples', '?')} examples of the test split.</p>{_html_table(head, rows)}"
+        f"{examples} examples of the test split.</p>{_html_table(head, rows)}"
     )
 
 

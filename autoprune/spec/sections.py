@@ -51,7 +51,18 @@ TASKS = (
     *("classification", "regression", "multi_label", "token_classification", "language_model"),
     *("segmentation", "detection", "anomaly"),
 )
-TARGETS = ("onnxruntime", "openvino", "torch", "table", "remote", "asic")
+TARGETS = ("onnxruntime", "openvino", "torch", "table", "remote", "asic", "fpga")
+FORMATS = (
+    "onnx",
+    "openvino",
+    "torch_export",
+    "aotinductor",
+    "executorch",
+    "litert",
+    "savedmodel",
+    "qonnx",
+    "hls4ml",
+)
 LIMITS = ("trials", "minutes", "device_seconds", "device_hours", "money")
 SAMPLERS = (
     *("auto", "guided", "tpe", "nsga2", "random", "evolution"),

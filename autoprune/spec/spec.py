@@ -28,6 +28,7 @@ from autoprune.spec.parts import Reference, Section, as_tuple, listed, named, re
 from autoprune.spec.problems import problems_of
 from autoprune.spec.sections import (
     CURVE,
+    FORMATS,
     LEAST_POINTS,
     LIMITS,
     TARGETS,
@@ -117,6 +118,8 @@ class Spec(Section):
         cluster: where the search runs.
         storage: URL of the database that the study is kept in; None: a file in the run folder.
         log: who else is told of every evaluation.
+        export: formats that an artifact is written in unless others are asked for; whether each can be is found out
+            before the search.
         seed: every random draw of the search comes from it.
         folder: files that the spec names are relative to it.
     """
@@ -151,6 +154,9 @@ class Spec(Section):
     )
     log: Annotated[tuple[Literal["mlflow", "tensorboard"], ...], BeforeValidator(listed)] = Field(
         default=(), description="a list of mlflow and tensorboard"
+    )
+    export: Annotated[tuple[Literal[FORMATS], ...], BeforeValidator(listed)] = Field(  # type: ignore[valid-type]
+        default=(), description=f"formats among {', '.join(FORMATS)}"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
     folder: Path = Field(default_factory=Path.cwd, description="the folder that files are relative to")

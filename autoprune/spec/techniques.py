@@ -29,7 +29,7 @@ from autoprune.spec.parts import (
     listed,
 )
 
-BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+BITS = (*range(2, 17), 32)
 CRITERIA = (
     *("l1", "l2", "lamp", "fpgm", "taylor", "hessian"),
     *("bn_scale", "activation", "mrmr", "random"),

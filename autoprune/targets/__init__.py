@@ -21,6 +21,7 @@ BUILT_IN = {
     "torch": "autoprune.targets.torch_export:Torch",
     "table": "autoprune.targets.device_table:Table",
     "asic": "autoprune.targets.asic:Asic",
+    "fpga": "autoprune.targets.fpga:Fpga",
     "remote": "autoprune.targets.remote:Remote",
 }
 FOLDER = "folder"

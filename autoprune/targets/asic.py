@@ -98,10 +98,9 @@ class Asic:
 
     def measure(self, runnable: Runnable, example: Inputs) -> Measurement:  # noqa: ARG002
         """What the model says of the candidate."""
-        assert isinstance(runnable, Modelled)  # our own `build` made it
-        return runnable.measurement(
-            dict.fromkeys(runnable.costs, f"modelled: ZigZag, {self.name} at {self.megahertz:g} MHz")
-        )
+        made = Modelled.of(runnable)
+        source = f"modelled: ZigZag, {self.name} at {self.megahertz:g} MHz"
+        return made.measurement(dict.fromkeys(made.costs, source))
 
     def price(self, model: nn.Module, example: Inputs) -> dict[str, float]:
         """Cycles, milliseconds and microjoules: the sums over all layers.

@@ -115,9 +115,8 @@ class Table:
 
     def measure(self, runnable: Runnable, example: Inputs) -> Measurement:  # noqa: ARG002
         """What the table says of the candidate."""
-        assert isinstance(runnable, Modelled)  # our own `build` made it
         sources = {name: f"modelled: {self.name}, {one.stated}" for name, one in self._predict.items()}
-        return runnable.measurement(sources, self._predict["latency_ms"].error)
+        return Modelled.of(runnable).measurement(sources, self._predict["latency_ms"].error)
 
     def price(self, model: nn.Module, example: Inputs) -> dict[str, float]:
         """The sum over all layers."""

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import venv
@@ -33,14 +34,19 @@ class Environment(NamedTuple):
     Attributes:
         requirements: as pip takes them.
         size: on the disk, roughly, in words.
+        shares_ours: whether what is installed here counts there too: torch, which is large.
     """
 
     requirements: tuple[str, ...]
     size: str
+    shares_ours: bool = False
 
 
 ENVIRONMENTS = {
     # setuptools: ZigZag imports pkg_resources without asking for it; six likewise.
+    "executorch": Environment(("executorch==1.5.1",), "240 MB", shares_ours=True),
+    "litert": Environment(("litert-torch==0.10.0", "tensorflow-cpu==2.21.0"), "2.3 GB", shares_ours=True),
+    "hls4ml": Environment(("hls4ml==1.3.0", "qonnx==1.0.0", "onnx==1.23.2", "onnxruntime==1.32.0"), "360 MB"),
     "zigzag": Environment(("zigzag-dse==3.9.1", "six==1.17.0", "setuptools<81"), "450 MB"),
 }
 
@@ -87,6 +93,8 @@ def make(name: str) -> Path:
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
+        if ENVIRONMENTS[name].shares_ours:
+            _share(folder)
         command = [
             str(_interpreter(folder)),
             "-m",
@@ -104,6 +112,13 @@ def make(name: str) -> Path:
             raise TargetError(f"the environment {name} cannot be made: {reason[:SHOWN]}")
         (folder / READY).touch()
     return folder
+
+
+def _share(folder: Path) -> None:
+    """Let an environment find our packages behind its own."""
+    ours = [path for path in site.getsitepackages() if Path(path).is_dir()]
+    its = next(folder.glob("lib*/**/site-packages"))
+    (its / "ours.pth").write_text("\n".join(ours) + "\n", encoding="utf-8")
 
 
 def ask(name: str, script: Path, request: Any, time_limit: float) -> Any:

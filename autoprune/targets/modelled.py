@@ -43,11 +43,32 @@ class Modelled:
         on: the host.
         model, example: as for `Target.build`.
         costs: metrics by name, `latency_ms` among them.
+        files: what is written beside the host's.
     """
 
-    def __init__(self, on: Target, model: nn.Module, example: Inputs, costs: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        on: Target,
+        model: nn.Module,
+        example: Inputs,
+        costs: Mapping[str, float],
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         made: Runnable = on.build(model, example)
-        self.files, self.run, self.costs = made.files, made.run, dict(costs)
+        self.files, self.run, self.costs = {**made.files, **(files or {})}, made.run, dict(costs)
+
+    @classmethod
+    def of(cls, runnable: Runnable) -> Modelled:
+        """A runnable as what a modelled target built.
+
+        Raises:
+            TargetError: another target built it.
+        """
+        if not isinstance(runnable, cls):
+            raise TargetError(
+                f"a modelled target measures what it built itself, not {type(runnable).__name__}"
+            )
+        return runnable
 
     def measurement(self, sources: Mapping[str, str], spread: float = 0.0) -> Measurement:
         """The costs as a measurement that says where they are from."""

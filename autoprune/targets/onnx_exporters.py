@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from autoprune.deployed.codebook import DOMAIN, CodebookLayer
 from autoprune.deployed.kinds import FUNCTIONS
-from autoprune.deployed.quantizers import PER_TENSOR, ActivationQuantizer, QuantizedLayer, along
+from autoprune.deployed.quantizers import ActivationQuantizer, QuantizedLayer, along, has_one_scale
 from autoprune.targets.interface import Interface
 from autoprune.tensors import Inputs, call, rebuild, tensors_in
 
@@ -328,7 +328,7 @@ class _SymbolicLayer(nn.Module):
             if layer.scale is not None:
                 weight = weight * along(layer.scale, layer.axis, weight.dim())
         else:
-            is_one = layer.form == PER_TENSOR
+            is_one = has_one_scale(layer.form)
             parts = (layer.codes, layer.scale[0] if is_one else layer.scale)
             axis = None if is_one else {"axis": layer.axis}
             weight = _operation("DequantizeLinear", parts, torch.float32, layer.codes, axis)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import TargetError
 from autoprune.space import Value
 from autoprune.targets.runtimes import PROVIDERS
-from autoprune.targets.stopwatch import Stopwatch, check_count, require
-from autoprune.targets.target import Measurement, Runnable, unsupported_bits
+from autoprune.targets.stopwatch import Stopwatch, Timed, require
+from autoprune.targets.target import Runnable, unsupported_bits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class OnnxModel:
         return concatenate([outputs(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
 
 
-class OnnxRuntime:
+class OnnxRuntime(Timed):
     """ONNX Runtime on this machine's processor.
 
     Args:
@@ -77,11 +77,9 @@ class OnnxRuntime:
         provider: str = "cpu",
     ) -> None:
         require("onnxruntime", "onnx", "onnxruntime")
-        check_count("channel_multiple", channel_multiple)
         _check_provider(provider)
-        self.threads, self.channel_multiple, self.provider = threads, channel_multiple, provider
-        self._stopwatch = Stopwatch("onnxruntime", threads, rounds, block_ms, provider)
-        self.measures = self._stopwatch.measures
+        super().__init__(Stopwatch("onnxruntime", threads, rounds, block_ms, provider), channel_multiple)
+        self.threads, self.provider = threads, provider
         self._way = "trace"  # that carried the last model: most candidates are much like it
 
     def supports(self, choices: dict[str, Value]) -> str | None:
@@ -99,22 +97,6 @@ class OnnxRuntime:
         exported = to_onnx(model, example, threads=self.threads, provider=self.provider, first=self._way)
         self._way = exported.way
         return OnnxModel(exported)
-
-    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """Latency of one inference on `example`, measured in a process of its own.
-
-        Raises:
-            TargetError: the measuring process fails, twice.
-        """
-        return self._stopwatch.measure(runnable, example)
-
-    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """The same in a tenth of the time, for tables of layers of which many are added up."""
-        return self._stopwatch.measure_briefly(runnable, example)
-
-    def machine_key(self) -> str:
-        """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
-        return self._stopwatch.machine_key()
 
 
 def _check_provider(provider: str) -> None:

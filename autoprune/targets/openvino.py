@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import ModelError, raised
 from autoprune.space import Value
 from autoprune.targets.runtimes import compile_openvino
-from autoprune.targets.stopwatch import Stopwatch, check_count, require
-from autoprune.targets.target import Measurement, Runnable, unsupported_bits
+from autoprune.targets.stopwatch import Stopwatch, Timed, require
+from autoprune.targets.target import Runnable, unsupported_bits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +56,7 @@ class OpenVinoModel:
         return concatenate([outputs(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
 
 
-class OpenVino:
+class OpenVino(Timed):
     """OpenVINO on this machine's processor.
 
     Args:
@@ -75,10 +75,8 @@ class OpenVino:
         self, threads: int = 1, rounds: int = 20, block_ms: float = 20.0, channel_multiple: int = 1
     ) -> None:
         require("openvino", "openvino", extra="openvino")
-        check_count("channel_multiple", channel_multiple)
-        self.threads, self.channel_multiple = threads, channel_multiple
-        self._stopwatch = Stopwatch("openvino", threads, rounds, block_ms)
-        self.measures = self._stopwatch.measures
+        super().__init__(Stopwatch("openvino", threads, rounds, block_ms), channel_multiple)
+        self.threads = threads
         # Without such instructions OpenVINO adds up pairs of products in 16 bits, where those of eight bits saturate.
         self.weight_bits = (2, 3, 4, 5, 6, 7, *((8,) if multiplies_bytes() else ()), 16, 32)
         self._way = "trace"
@@ -103,22 +101,6 @@ class OpenVino:
                 Path(folder, name).write_bytes(content)
             compiled = compile_openvino(Path(folder, MODEL_FILE), self.threads)
         return OpenVinoModel(files, compiled, exported.interface, (exported.way, exported.takes))
-
-    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """Latency of one inference on `example`, measured in a process of its own.
-
-        Raises:
-            TargetError: the measuring process fails, twice.
-        """
-        return self._stopwatch.measure(runnable, example)
-
-    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """The same in a tenth of the time, for tables of layers of which many are added up."""
-        return self._stopwatch.measure_briefly(runnable, example)
-
-    def machine_key(self) -> str:
-        """Processor, runtime and threads in a few letters."""
-        return self._stopwatch.machine_key()
 
 
 def multiplies_bytes() -> bool:

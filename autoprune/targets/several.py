@@ -54,7 +54,7 @@ class Several:
         self.weight_bits = self._common("weight_bits")
         self.activation_bits = self._common("activation_bits")
         self.channel_multiple = math.lcm(*(getattr(one, "channel_multiple", 1) for one in targets.values()))
-        self.power_of_two = any(getattr(one, "power_of_two", False) for one in targets.values())
+        self.fixed_point = any(getattr(one, "fixed_point", False) for one in targets.values())
         self.measures = tuple(
             metric
             for number, (name, one) in enumerate(targets.items())
@@ -73,7 +73,10 @@ class Several:
 
     def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
         """The first's measurement, with the figures of all by `metric@target`."""
-        assert isinstance(runnable, SeveralRunnables)  # our own `build` made it
+        if not isinstance(runnable, SeveralRunnables):
+            raise TargetError(
+                f"several targets measure what they built themselves, not {type(runnable).__name__}"
+            )
         found = {name: one.measure(runnable.parts[name], example) for name, one in self.targets.items()}
         first = next(iter(found.values()))
         figures, sources = dict(first.figures), dict(first.sources)

@@ -79,6 +79,39 @@ class Stopwatch:
         )
 
 
+class Timed:
+    """The half of a target on this machine that measures: what `build` gives, in a process of its own.
+
+    Args:
+        stopwatch: of its runtime.
+        channel_multiple: prune to multiples of so many channels only.
+
+    Raises:
+        TargetError: an argument that is no number, or too small.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, channel_multiple: int) -> None:
+        check_count("channel_multiple", channel_multiple)
+        self.channel_multiple, self._stopwatch = channel_multiple, stopwatch
+        self.measures = stopwatch.measures
+
+    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """Latency of one inference on `example`, measured in a process of its own.
+
+        Raises:
+            TargetError: the measuring process fails, twice.
+        """
+        return self._stopwatch.measure(runnable, example)
+
+    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
+        """The same in a tenth of the time, for tables of layers of which many are added up."""
+        return self._stopwatch.measure_briefly(runnable, example)
+
+    def machine_key(self) -> str:
+        """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
+        return self._stopwatch.machine_key()
+
+
 def check_count(name: str, value: object) -> None:
     """Refuse what is no whole number of 1 or more.
 
@@ -89,8 +122,8 @@ def check_count(name: str, value: object) -> None:
         raise TargetError(f"target.{name}: got {value!r}, expected a whole number of 1 or more")
 
 
-def require(target: str, *packages: str, extra: str = "") -> None:
-    """Refuse to make a target whose runtime is not installed.
+def require(what: str, *packages: str, extra: str = "") -> None:
+    """Refuse to make a target or a format whose runtime is not installed.
 
     Raises:
         MissingExtra: with the pip command.
@@ -98,4 +131,4 @@ def require(target: str, *packages: str, extra: str = "") -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             wanted = f"'autoprune[{extra}]'" if extra else package
-            raise MissingExtra(f"the target {target} needs {package}: pip install {wanted}")
+            raise MissingExtra(f"{what} needs {package}: pip install {wanted}")

@@ -13,7 +13,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from autoprune.errors import ModelError
 from autoprune.space import Value
 from autoprune.targets.interface import Interface
 from autoprune.targets.onnx_exporters import Flat, plain_forward
-from autoprune.targets.stopwatch import Stopwatch, check_count
-from autoprune.targets.target import Measurement, Runnable, unsupported_bits
+from autoprune.targets.stopwatch import Stopwatch, Timed
+from autoprune.targets.target import Runnable, unsupported_bits
 from autoprune.tensors import Inputs, batch_size, call, concatenate, rows
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class TorchProgram:
     @torch.no_grad()
     def run(self, inputs: Inputs) -> Any:
         """Outputs for a batch of any size, in the network's own form."""
-        if self.takes == "batches":
+        if self.takes == BATCHES:
             return self._outputs(inputs)
         size = batch_size(inputs)
         return concatenate([self._outputs(rows(inputs, slice(i, i + 1))) for i in range(size)])
@@ -68,7 +68,7 @@ class TorchProgram:
         return self._interface.rebuilt({name: tensor.numpy() for name, tensor in found.items()})
 
 
-class Torch:
+class Torch(Timed):
     """PyTorch, operation by operation, on this machine's processor.
 
     Args:
@@ -86,10 +86,7 @@ class Torch:
     def __init__(
         self, threads: int = 1, rounds: int = 20, block_ms: float = 20.0, channel_multiple: int = 1
     ) -> None:
-        check_count("channel_multiple", channel_multiple)
-        self.channel_multiple = channel_multiple
-        self._stopwatch = Stopwatch("torch", threads, rounds, block_ms)
-        self.measures = self._stopwatch.measures
+        super().__init__(Stopwatch("torch", threads, rounds, block_ms), channel_multiple)
 
     def supports(self, choices: dict[str, Value]) -> str | None:
         """Why some bit width cannot run here, None when all can."""
@@ -103,21 +100,9 @@ class Torch:
         """
         return to_program(model, example)
 
-    def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """Latency of one inference on `example`, measured in a process of its own.
-
-        Raises:
-            TargetError: the measuring process fails, twice.
-        """
-        return self._stopwatch.measure(runnable, example)
-
-    def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """The same in a tenth of the time, for tables of layers of which many are added up."""
-        return self._stopwatch.measure_briefly(runnable, example)
-
     def machine_key(self) -> str:
         """Processor, runtime and threads in a few letters."""
-        return f"{self._stopwatch.machine_key()}-{torch.__version__}"
+        return f"{super().machine_key()}-{torch.__version__}"
 
 
 class _Rounded(nn.Module):
@@ -143,8 +128,16 @@ def settled(model: nn.Module) -> nn.Module:
     return made
 
 
-def to_program(model: nn.Module, example: Inputs) -> TorchProgram:
+BATCHES, EXAMPLE = "batches", "one example at a time"
+
+
+def to_program(model: nn.Module, example: Inputs, ways: Sequence[str] = (BATCHES, EXAMPLE)) -> TorchProgram:
     """A deployed module as an exported program for batches of any size, or for one example where it has to be.
+
+    Args:
+        model: deployed, in eval mode.
+        example: inputs of batch size 1.
+        ways: what it may take, in the order in which they are tried.
 
     Raises:
         ModelError: torch.export cannot follow the model; the message has its first line.
@@ -153,7 +146,7 @@ def to_program(model: nn.Module, example: Inputs) -> TorchProgram:
         interface = Interface(example, call(model, example))
         network = Flat(settled(model), example)
         failed = ""
-        for takes in ("batches", "one example at a time"):
+        for takes in ways:
             try:
                 return TorchProgram(_exported(network, interface, takes), interface, takes)
             except Exception as error:  # of many kinds, whatever the network does
@@ -164,7 +157,7 @@ def to_program(model: nn.Module, example: Inputs) -> TorchProgram:
 def _exported(network: nn.Module, interface: Interface, takes: str) -> ExportedProgram:
     size = batch_size(interface.example)
     tensors = list(interface.inputs_by_name.values())
-    if takes != "batches":
+    if takes != BATCHES:
         with _quiet():
             return torch.export.export(network, tuple(tensors))
     has_batch = [t.dim() > 0 and len(t) == size for t in tensors]

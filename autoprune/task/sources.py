@@ -134,7 +134,13 @@ class _Factory:
         except Exception as error:
             raise ModelError(f"{self._where} {raised(error)}") from error
         if not isinstance(model, nn.Module):
-            raise ModelError(f"{self._where} makes {type(model).__name__}, expected a torch.nn.Module")
+            kind = type(model)
+            hint = (
+                "; set KERAS_BACKEND=torch before Keras is imported"
+                if kind.__module__.startswith("keras")
+                else ""
+            )
+            raise ModelError(f"{self._where} makes {kind.__name__}, expected a torch.nn.Module{hint}")
         if self._weights is not None and not arguments:
             fill(model, self._weights, self._where)
         return model

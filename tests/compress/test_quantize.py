@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from autoprune.compress.calibrate import best_range
 from autoprune.compress.fake_quantize import FakeQuantizedLayer, round_weight, wrap_for_training
 from autoprune.compress.quantize import CALIBRATION, CORRECTION, GRANULARITY, QUANTIZER, Quantize
 from autoprune.compress.technique import Context
-from autoprune.deployed import QuantizedLayer, deploy, layer_kind, weight_codes
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind, weight_codes
+from autoprune.deployed.quantizers import FIXED_POINT
 from autoprune.errors import ModelError, SpecError, TargetError
 from autoprune.space import Choices, Options
+from autoprune.targets.fpga import Fpga
 from autoprune.targets.onnxruntime import OnnxRuntime
 from autoprune.task import ArraySplit, ClassificationTask, Data
 
@@ -180,6 +183,31 @@ def test_quantization_aware_training_computes_what_is_deployed(name: str) -> Non
     assert (seen - outputs(model, inputs)).norm() <= 0.05 * seen.norm()
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("bits", [4, 12, 16])
+def test_on_a_fixed_point_target_every_scale_is_a_power_of_two(bits: int) -> None:
+    model, inputs = network("residual")
+    context, every = context_of(model, inputs), Options(tuple(range(2, 17)), neutral=16)
+    context.target = Fpga(reuse=1)
+    technique = Quantize(every, every)
+    assert technique.choices(model, inputs[:1], context.target)[GRANULARITY] == Options(
+        (FIXED_POINT,), FIXED_POINT
+    )
+    choices = Choices({**point(model, bits, bits).values_unread, GRANULARITY: FIXED_POINT})
+    deployed = technique.finalize(model, choices, context)
+    scales = [
+        float(m.scale) for m in deployed.modules() if isinstance(m, QuantizedLayer | ActivationQuantizer)
+    ]
+    assert len(scales) > 6 and all(math.frexp(scale)[0] == 0.5 for scale in scales)
+    error = (outputs(deployed, inputs) - outputs(model, inputs)).norm() / outputs(model, inputs).norm()
+    assert error <= {4: 0.5, 12: 2e-3, 16: 2e-4}[bits]
+
+
+def test_quantizers_that_do_not_keep_to_fixed_point_are_refused_there() -> None:
+    model, inputs = network("mlp")
+    with pytest.raises(TargetError, match=r"space\.quantize\.quantizer: .* lsq cannot keep to"):
+        Quantize(quantizer=Options(("ptq", "lsq"), "ptq")).choices(model, inputs[:1], Fpga())
 
 
 @pytest.mark.parametrize("name", ["residual", "untraceable"])

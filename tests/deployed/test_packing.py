@@ -13,16 +13,20 @@ from autoprune.deployed import Widths, deploy, layer_kind, pack_state, stored_by
 from autoprune.deployed.codebook import quantized_layer
 from autoprune.deployed.coding import Item, encode
 from autoprune.deployed.packing import CODED, decode_state, pack_codes, unpack_codes
+from autoprune.deployed.quantizers import FIXED_POINT
 from autoprune.errors import ArtifactError
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", range(2, 17))
 def test_codes_survive_packing(bits: int) -> None:
     top = 2 ** (bits - 1) - 1
-    codes = np.random.default_rng(bits).integers(-top, top + 1, (5, 7, 3)).astype(np.int8)
+    codes = (
+        np.random.default_rng(bits).integers(-top, top + 1, (5, 7, 3)).astype(f"int{8 if bits < 9 else 16}")
+    )
     packed = pack_codes(codes, bits)
     assert packed.nbytes == bits * -(-codes.size // 8)
-    assert np.array_equal(unpack_codes(packed, bits, codes.shape), codes)
+    found = unpack_codes(packed, bits, codes.shape)
+    assert np.array_equal(found, codes) and found.dtype == codes.dtype
 
 
 def test_codes_of_another_size_are_refused() -> None:
@@ -58,6 +62,17 @@ def test_a_coded_network_comes_back_to_the_bit(bits: int, coding: str) -> None:
     for name, tensor in deployed.state_dict().items():
         assert torch.equal(tensor, state[name]) and tensor.dtype == state[name].dtype, name
     assert len(save(packed)) == stored_bytes(deployed, coding) < stored_bytes(deployed)
+
+
+@pytest.mark.parametrize("coding", ["none", "entropy"])
+@pytest.mark.parametrize("bits", [2, 9, 16])
+def test_fixed_point_weights_of_any_width_come_back_to_the_bit(bits: int, coding: str) -> None:
+    model, inputs = network("residual")
+    widths = {n: Widths(bits, 8, FIXED_POINT) for n, module in model.named_modules() if layer_kind(module)}
+    deployed = deploy(model, widths, inputs[:1])
+    state = unpack_state(load(save(pack_state(deployed, coding))), deployed)
+    for name, tensor in deployed.state_dict().items():
+        assert torch.equal(tensor, state[name]) and tensor.dtype == state[name].dtype, name
 
 
 def test_a_coding_that_saves_nothing_is_left_out() -> None:

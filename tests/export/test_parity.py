@@ -16,8 +16,8 @@ from autoprune.deployed import deploy, layer_kind
 from autoprune.errors import ParityError
 from autoprune.export import parity
 from autoprune.export.artifact import Contents, write_artifact
-from autoprune.export.formats import FORMATS
 from autoprune.targets import load_target
+from autoprune.targets.formats import FORMATS
 from autoprune.task import ArraySplit, ClassificationTask, LanguageModelTask, RegressionTask
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)

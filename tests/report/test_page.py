@@ -87,8 +87,26 @@ def test_an_export_that_cannot_be_read_is_left_out(tmp_path, name, content):
     assert page.latest_export(study) is None
 
 
+def test_artifacts_of_several_targets_are_found_together(tmp_path):
+    targets = {"here": "onnxruntime", "board": {"use": "table", "table": "board.csv"}}
+    with new_study(tmp_path / "run", make_spec(target=targets)) as study:
+        add_trials(study, 5)
+    reader = {"agreement": 99.9, "difference": {"accuracy": 0.0}, "relative_error": 0.001}
+    for name, latency in (("here", 2.0), ("board", 9.0)):
+        folder = study.folder / "export" / "3" / name
+        folder.mkdir(parents=True)
+        metrics = {"export": {"latency_ms": latency}, "parity": {"examples": 360, "openvino": reader}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    found = page.latest_export(study)
+    assert found.figures("export") == {"latency_ms": 2.0, "latency_ms@here": 2.0, "latency_ms@board": 9.0}
+    text = without_plotly(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "board: openvino file, by itself" in text and "The chosen point: trial 3" in text
+    (study.folder / "export" / "3" / "board" / "metrics.json").unlink()
+    assert page.latest_export(study) is None  # half of it
+
+
 def test_an_export_without_parity_has_no_section_for_it(searched):
-    exported = page.Exported(0, searched.folder, {})
+    exported = page.Exported(0, searched.folder, {"": {}})
     assert "measured model" not in page.compose(searched, None, exported)
 
 

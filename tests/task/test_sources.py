@@ -209,3 +209,11 @@ def test_a_configuration_alone_makes_a_fresh_network(folder: Path) -> None:
 def test_what_transformers_cannot_make_is_named(folder: Path, reference: str, said: str) -> None:
     with pytest.raises(UnresolvedReference, match=said):
         load_model(reference, folder)
+
+
+def test_a_keras_network_on_another_backend_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "class Sequential: pass\nSequential.__module__ = 'keras.src.models'\ndef net(): return Sequential()\n"
+    )
+    with pytest.raises(ModelError, match="makes Sequential, expected a .*; set KERAS_BACKEND=torch"):
+        load_model("net.py:net", tmp_path)
