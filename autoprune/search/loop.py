@@ -24,7 +24,7 @@ from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
 from autoprune.search.growth import Growth
 from autoprune.search.revalidation import run_revalidation
-from autoprune.search.rungs import Result, best_first, next_promotion
+from autoprune.search.rungs import Orders, Result, next_promotion
 from autoprune.search.watch import Watch
 from autoprune.space import Value
 from autoprune.study import Study, Trial
@@ -126,7 +126,7 @@ class _Loop:
         self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
         self._assessed = None if spec.search.stop == "halving" else Assessed(study)
-        self._improvable = [not is_cost(c.metric) for c in spec.constraints]
+        self._orders = Orders([not is_cost(c.metric) for c in spec.constraints])
         named = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
         self._growth = Growth([m for m in sorted(named) if not is_cost(m)], self._last_rung)
         self._barren = self._failures = self._results = 0
@@ -263,8 +263,8 @@ class _Loop:
         share = 2.0 / self.study.spec.search.reduction
         keep = {
             trial
-            for results in self._rungs
-            for trial in best_first(results, self._improvable)[: math.ceil(share * len(results))]
+            for rung, results in enumerate(self._rungs)
+            for trial in self._orders.best_first(rung, results)[: math.ceil(share * len(results))]
         }
         if self._assessed is not None:
             keep |= self._assessed.alive(trial for results in self._rungs for trial in results)
@@ -328,7 +328,7 @@ class _Loop:
             [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)],
             self._promoted,
             self.study.spec.search.reduction,
-            improvable=self._improvable,
+            orders=self._orders,
             at_least=0 if self._may_begin() or self._under_way else 1,
         )
 

@@ -37,7 +37,7 @@ def next_promotion(
     promoted: Sequence[Collection[int]],
     reduction: int,
     *,
-    improvable: Sequence[bool] = (),
+    orders: Orders | None = None,
     at_least: int = 0,
 ) -> tuple[int, int] | None:
     """The next trial to go on, and the rung to evaluate it at; None when no trial may.
@@ -46,16 +46,35 @@ def next_promotion(
         rungs: for each rung but the last, trial -> result, in the order in which trials began.
         promoted: for each of them, the trials that have gone on.
         reduction: of so many results one goes on.
-        improvable: for each constraint, whether training may yet meet it; see `relaxed`.
+        orders: of the rungs, where they were asked for before.
         at_least: how many go on from each rung that has results, however few those are.
     """
+    orders = orders or Orders()
     for rung in range(len(rungs) - 1, -1, -1):
         results = rungs[rung]
         share = max(at_least, len(results) // reduction)
-        for trial in best_first(results, improvable)[:share] if share else ():
+        for trial in orders.best_first(rung, results)[:share] if share else ():
             if trial not in promoted[rung]:
                 return trial, rung + 1
     return None
+
+
+class Orders:
+    """The trials of each rung, best first, remembered until there are more: every free worker of a turn asks anew.
+
+    Args:
+        improvable: for each constraint, whether training may yet meet it; see `relaxed`.
+    """
+
+    def __init__(self, improvable: Sequence[bool] = ()) -> None:
+        self._improvable = improvable
+        self._known: dict[int, list[int]] = {}
+
+    def best_first(self, rung: int, results: Mapping[int, Result]) -> list[int]:
+        """The trials of a rung that is not the last; a trial has one result there, which stays what it is."""
+        if len(self._known.setdefault(rung, [])) != len(results):
+            self._known[rung] = best_first(results, self._improvable)
+        return self._known[rung]
 
 
 def best_first(results: Mapping[int, Result], improvable: Sequence[bool] = ()) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.search.rungs import Result, best_first, next_promotion, relaxed
+from autoprune.search.rungs import Orders, Result, best_first, next_promotion, relaxed
 
 
 def results(*losses: float) -> dict[int, Result]:
@@ -86,3 +86,12 @@ def test_arrival_in_any_order_promotes_the_best_in_the_end(reduction: int) -> No
             promoted.add(found[0])
     best = set(np.argsort(losses)[: 30 // reduction].tolist())
     assert best <= promoted and len(promoted) < 25
+
+
+def test_an_order_that_is_remembered_is_that_of_all_results_so_far() -> None:
+    orders, table = Orders([True]), {}
+    for trial, loss in enumerate((3.0, 1.0, 2.0, 0.5, 4.0)):
+        table[trial] = Result([loss], [0.1 * loss - 0.2])
+        for _ in range(2):
+            assert orders.best_first(0, table) == best_first(table, [True])
+    assert orders.best_first(1, {7: Result([1.0], [0.0])}) == [7]
