@@ -207,7 +207,7 @@ def search_keywords(minutes: float) -> None:
         },
         "target": {"use": "fpga", "reuse": [4, 16, 64, 256]},
         "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.05},
-        "constraints": [f"{name} <= {most}" for name, most in ZYNQ_7020.items()],
+        "constraints": ["accuracy >= baseline - 5.0", *(f"{n} <= {most}" for n, most in ZYNQ_7020.items())],
         "budget": {"minutes": minutes},
         "search": {"rungs": [0, 2]},
         "cluster": {"workers": 1},
