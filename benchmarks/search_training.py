@@ -1,7 +1,7 @@
 """Samplers on a search that really trains: hypervolume of accuracy and latency by minutes of compute, seed by seed.
 
     .venv/bin/python benchmarks/search_training.py [--spec digits] [--samplers auto,tpe,nsga2,random,gp,sequential]
-        [--minutes 3] [--of-ours 0.5] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
+        [--minutes 3] [--of-ours 0.5] [--profile full] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
 
 Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
 computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
@@ -122,7 +122,7 @@ def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, 
     ours = sampler == OURS
     spec["budget"] = {"minutes": IDLE * options.minutes}
     spec["search"] = {**spec["search"], "sampler": ELSEWHERE.get(sampler, sampler), "warm_start": ours}
-    spec["search"] |= {"profile": "full"} if ours else {"profile": "costs"}
+    spec["search"] |= {"profile": options.profile} if ours else {"profile": "costs"}
     if sampler == "sequential":  # what is done by hand is trained in full
         spec["search"]["rungs"] = spec["search"]["rungs"][-1:]
     return {**spec, "seed": seed, "cluster": {**spec["cluster"], "workers": options.workers}}
@@ -178,6 +178,7 @@ def main() -> int:
     parser.add_argument("--samplers", type=listed, default="auto,tpe,nsga2,random,gp,sequential")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--of-ours", type=float, default=1.0, help="share of the minutes that ours has")
+    parser.add_argument("--profile", choices=["full", "costs"], default="full", help="that ours begins with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to keep all curves")
