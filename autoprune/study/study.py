@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import autoprune.study.storage as storage
 from autoprune.constraint import Objective, parse_where, total_violation
 from autoprune.errors import BadInput, RunFolderError, SpecError
 from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
-from autoprune.study import storage
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
