@@ -90,6 +90,7 @@ class SharedValues(Rounding):
     """Weights of 2 to 8 bits share values; activations, and weights of 16 bits, are rounded as elsewhere."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._shared: list[tuple[nn.Module, SharedWeight]] = []
 
     def weight(

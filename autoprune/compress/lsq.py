@@ -147,6 +147,7 @@ class LearnedSteps(Rounding):
     """
 
     def __init__(self, learned: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self._before = dict((learned or {}).get("activations", {}))
         self._weights: dict[str, tuple[nn.Module, LearnedWeight]] = {}
         self._activations: dict[str, LearnedQuantizer] = {}
