@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/demo.py [--run DIR]
 
 Prints where the report and the artifact are, and the exported file beside its own uncompressed baseline. Exits
-with 1 when the export misses what the README promises of it.
+with 1 when the export misses what the README promises of it; how many trials fit into how many seconds is printed, but
+depends on the machine and fails nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import autoprune
 from autoprune.report.live import live_view
 
 PROMISED = {"smaller": 4.0, "faster": 1.5, "accuracy lost": 1.0, "trials": 60, "search seconds": 120}
+OF_THE_MACHINE = ("trials", "search seconds")
 
 
 def run_demo(run: Path | None) -> dict[str, float]:
@@ -62,7 +64,7 @@ def main() -> int:
     for name, figure in figures.items():
         at_most = name in ("accuracy lost", "search seconds")
         fine = figure <= PROMISED[name] if at_most else figure >= PROMISED[name]
-        kept &= fine
+        kept &= fine or name in OF_THE_MACHINE
         print(
             f"{name:16}{figure:8.2f}   {'≤' if at_most else '≥'} {PROMISED[name]:g}   {'ok' if fine else 'MISSED'}"
         )
