@@ -134,6 +134,16 @@ def concatenate(batches: Sequence[Any]) -> Any:
     return rebuild(batches[0], [_joined(column) for column in columns])
 
 
+def one_by_one(run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+    """The outputs for a batch of what takes one example at a time.
+
+    Args:
+        run: called with batches of size 1.
+        inputs: a batch of any size.
+    """
+    return concatenate([run(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
+
+
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     if parts[0].dim() == 0:
         return torch.stack(list(parts))

@@ -12,10 +12,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from autoprune.search.preview import Asked
 from autoprune.search.samplers.encoding import Encoding, Floats
 from autoprune.search.samplers.surrogate import Surrogate
 from autoprune.space import Options, Space, Value
@@ -27,19 +28,6 @@ SECONDS = 30.0  # that scoring should take at most, by arithmetic
 PASSES, MACS_PER_SECOND, OVERHEAD = 400, 15e9, 0.05  # examples through the network, forward and back
 
 Scored = Sequence[tuple[Mapping[str, Value], Mapping[str, float]]]
-
-
-class Asked(Protocol):
-    """A pool of workers, as far as scoring needs one."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """The results of one method for many arguments, spread over the workers."""
-        ...
 
 
 def score_architectures(workers: Asked, spec: Spec, made: Mapping[str, Any]) -> list[Any]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from autoprune.constraint import COMPUTABLE, Constraint, conflicts, is_cost
 from autoprune.errors import NoNetwork, SpecError, TaskError
 from autoprune.record import Evaluation, Request
 from autoprune.search.foretold import score_architectures
-from autoprune.search.preview import make_preview
+from autoprune.search.preview import Asked, make_preview
 from autoprune.space import Options, Space, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
@@ -28,24 +28,7 @@ MARGIN = 0.7
 MOST_COMPRESSED = (".ratio", ".sparsity", ".drop")
 
 
-class Caller(Protocol):
-    """A pool of workers, as far as a profile needs one."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """The results of one method for many arguments, spread over the workers."""
-        ...
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """The result of one method on one worker."""
-        ...
-
-
-def make_profile(workers: Caller, spec: Spec) -> dict[str, Any]:
+def make_profile(workers: Asked, spec: Spec) -> dict[str, Any]:
     """The profile of a search, as plain data.
 
     Args:
@@ -143,7 +126,7 @@ def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]
     return [dict(smallest)] if floating == smallest else [dict(smallest), floating]
 
 
-def _evaluated(workers: Caller, points: Sequence[dict[str, Value]]) -> list[Evaluation]:
+def _evaluated(workers: Asked, points: Sequence[dict[str, Value]]) -> list[Evaluation]:
     """The uncompressed network and the smallest candidates, untrained."""
     results = workers.map("evaluate", [(Request(-1, 0, point, epochs=0.0),) for point in points])
     for number, result in enumerate(results):

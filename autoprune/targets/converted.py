@@ -10,7 +10,6 @@ other widths are rounded in floating point, as all numbers are in TensorFlow.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from autoprune.deployed.kinds import FUNCTIONS
 from autoprune.deployed.quantizers import INTEGER_BITS, ActivationQuantizer, QuantizedLayer
 from autoprune.errors import ModelError
 from autoprune.targets.environment import ask
-from autoprune.targets.torch_export import EXAMPLE, to_program
+from autoprune.targets.torch_export import EXAMPLE, Rounded, settled, to_program
 from autoprune.targets.torch_export import MODEL_FILE as PROGRAM_FILE
 
 if TYPE_CHECKING:
@@ -39,17 +38,11 @@ TIME_LIMIT = 900.0
 LOWEST, HIGHEST = -128, 127
 
 
-class _Steps(nn.Module):
+class _Steps(Rounded):
     """A quantizer in plain arithmetic."""
 
-    def __init__(self, quantizer: ActivationQuantizer) -> None:
-        super().__init__()
-        scale, zero = quantizer.grid.tolist()
-        self.scale, self.zero, self.most = float(scale), int(zero), 2**quantizer.bits - 1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.scale <= 0:
-            return x
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Rounded`."""
         codes = torch.clamp(torch.round(x * (1 / self.scale)) + self.zero, 0, self.most)
         return (codes - self.zero) * self.scale
 
@@ -124,7 +117,7 @@ def with_bytes(model: nn.Module, weights: type[_ByteWeights] = _ByteWeights) -> 
     """
     import torch.ao.quantization.fx._decomposed  # the operations of rounded numbers
 
-    made = with_steps(model, INTEGER_BITS)
+    made = settled(model, _Steps, INTEGER_BITS)
     for name, module in list(made.named_modules()):
         has_codes = isinstance(module, QuantizedLayer) and module.has_codes and not module.shares_values
         if has_codes and module.codes.dtype == torch.int8:
@@ -132,15 +125,6 @@ def with_bytes(model: nn.Module, weights: type[_ByteWeights] = _ByteWeights) -> 
     for name, module in list(made.named_modules()):
         if isinstance(module, ActivationQuantizer):
             made.set_submodule(name, _Bytes(module) if float(module.scale) > 0 else nn.Identity())
-    return made
-
-
-def with_steps(model: nn.Module, but: int = 0) -> nn.Module:
-    """A copy of a deployed network that rounds in plain arithmetic, but for tensors of one number of bits."""
-    made = copy.deepcopy(model).eval()
-    for name, module in list(made.named_modules()):
-        if isinstance(module, ActivationQuantizer) and module.bits != but:
-            made.set_submodule(name, _Steps(module))
     return made
 
 
@@ -163,7 +147,7 @@ def to_savedmodel(model: nn.Module, example: Inputs, _own: Mapping[str, bytes]) 
         MissingExtra: the environment with TensorFlow was not made yet.
         ModelError: torch.export cannot follow the model, or TensorFlow not carry it.
     """
-    return {SAVED_MODEL_FILE: _written("savedmodel", with_steps(model), example, (LITERT, litert_files))}
+    return {SAVED_MODEL_FILE: _written("savedmodel", settled(model, _Steps), example, (LITERT, litert_files))}
 
 
 def to_executorch(model: nn.Module, example: Inputs, _own: Mapping[str, bytes]) -> Mapping[str, bytes]:

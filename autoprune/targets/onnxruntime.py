@@ -39,14 +39,14 @@ class OnnxModel:
     def run(self, inputs: Inputs) -> Any:
         """Outputs for a batch of any size, in the network's own form."""
         from autoprune.targets.onnx_graph import EXAMPLE, run_session
-        from autoprune.tensors import batch_size, concatenate, rows
+        from autoprune.tensors import one_by_one
 
         def outputs(part: Inputs) -> Any:
             return self._interface.rebuilt(run_session(self._session, part))
 
         if self.takes != EXAMPLE:
             return outputs(inputs)
-        return concatenate([outputs(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
+        return one_by_one(outputs, inputs)
 
 
 class OnnxRuntime(Timed):

@@ -44,7 +44,7 @@ class OpenVinoModel:
         """Outputs for a batch of any size, in the network's own form."""
         from autoprune.targets.interface import arrays
         from autoprune.targets.onnx_graph import EXAMPLE
-        from autoprune.tensors import batch_size, concatenate, rows
+        from autoprune.tensors import one_by_one
 
         def outputs(part: Inputs) -> Any:
             found = self._compiled(arrays(part, {port.any_name for port in self._compiled.inputs}))
@@ -53,7 +53,7 @@ class OpenVinoModel:
 
         if self.takes != EXAMPLE:
             return outputs(inputs)
-        return concatenate([outputs(rows(inputs, slice(i, i + 1))) for i in range(batch_size(inputs))])
+        return one_by_one(outputs, inputs)
 
 
 class OpenVino(Timed):

@@ -27,7 +27,7 @@ from autoprune.targets.interface import Interface
 from autoprune.targets.onnx_exporters import Flat, plain_forward
 from autoprune.targets.stopwatch import Stopwatch, Timed
 from autoprune.targets.target import Runnable, unsupported_bits
-from autoprune.tensors import Inputs, batch_size, call, concatenate, rows
+from autoprune.tensors import Inputs, batch_size, call, one_by_one
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -59,8 +59,7 @@ class TorchProgram:
         """Outputs for a batch of any size, in the network's own form."""
         if self.takes == BATCHES:
             return self._outputs(inputs)
-        size = batch_size(inputs)
-        return concatenate([self._outputs(rows(inputs, slice(i, i + 1))) for i in range(size)])
+        return one_by_one(self._outputs, inputs)
 
     def _outputs(self, inputs: Inputs) -> Any:
         given = Interface(inputs, ()).inputs_by_name.values()
@@ -105,7 +104,7 @@ class Torch(Timed):
         return f"{super().machine_key()}-{torch.__version__}"
 
 
-class _Rounded(nn.Module):
+class Rounded(nn.Module):
     """A quantizer whose range is known: its grid as numbers, which an exporter can follow."""
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
@@ -114,17 +113,25 @@ class _Rounded(nn.Module):
         self.scale, self.zero, self.most = float(scale), int(zero), 2**quantizer.bits - 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.scale <= 0:
-            return x
+        return x if self.scale <= 0 else self.rounded(x)
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """The numbers of the grid that are nearest."""
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, self.most)
 
 
-def settled(model: nn.Module) -> nn.Module:
-    """A copy of a deployed network in which no value of a tensor decides what is computed."""
+def settled(model: nn.Module, quantizer: type[Rounded] = Rounded, but: int = 0) -> nn.Module:
+    """A copy of a deployed network in which no value of a tensor decides what is computed.
+
+    Args:
+        model: deployed.
+        quantizer: what takes the place of its quantizers.
+        but: of so many bits, which stay.
+    """
     made = copy.deepcopy(model).eval()
     for name, module in list(made.named_modules()):
-        if isinstance(module, ActivationQuantizer):
-            made.set_submodule(name, _Rounded(module))
+        if isinstance(module, ActivationQuantizer) and module.bits != but:
+            made.set_submodule(name, quantizer(module))
     return made
 
 
