@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10 cut to two budgets before any gradient step, BatchNorm recalibrated: accuracy and seconds.
 
-    AUTOPRUNE_DATA=FOLDER .venv/bin/python benchmarks/before_training.py --weights FILE [--trials 4 12]
+    AUTOPRUNE_DATA=FOLDER .venv/bin/python benchmarks/before_training.py --weights FILE [--trials 4 6]
 
 Searches widths alone (`prune`), within a limit on the multiply-accumulates, with a profile made anew (`--keep-cache`
 takes what an earlier run has left). Chooses by 2,000 examples that are not tested on, and prints the test accuracy of
@@ -25,7 +25,7 @@ MFLOPS = (57.2, 40.1)
 WANTED = (80.0, 60.0)
 FASTNAS = (70.0, 40.3)
 SECONDS = (42.0, 91.0)
-TRIALS = (4, 12)
+TRIALS = (4, 6)
 VALIDATION = 2000 / 50000
 
 

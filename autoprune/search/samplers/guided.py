@@ -110,18 +110,27 @@ class GuidedSampler(OwnSampler):
         memory.recall(others)
         complete = [t for t in others if t.state == TrialState.COMPLETE and t._trial_id in memory.rows]
         if len(complete) < max(2, self._startup):
-            return memory.encoding.point(self._first(memory))
+            return memory.encoding.point(self._first(memory, len(study.directions)))
         results = memory.results(complete, study.directions)
         running = [memory.rows[t._trial_id] for t in others if t.state == TrialState.RUNNING and t.params]
         return memory.encoding.point(self._next(memory, results, np.array(running)))
 
-    def _first(self, memory: _Memory) -> Floats:
-        """A point to learn from: where the prior says that it pays, or where costs have not been yet."""
+    def _first(self, memory: _Memory, objectives: int) -> Floats:
+        """A point to learn from: where the prior says that it pays, or where costs have not been yet.
+
+        Of several objectives one is mostly a cost, and any point on the way to the smallest may be on the front. A
+        single one wants what loses least within the limits, and there the prior, doubted anew each time, says more.
+        """
         generator, encoding, known = self._generator, memory.encoding, memory.known
         tried = np.array(list(memory.rows.values())).reshape(-1, len(encoding.names))
-        if known.has_prior and known.is_exact and len(tried) < self._startup // 2:
-            planned = frugal(encoding, known, np.zeros(len(encoding.names)))
+        trusted = len(tried) % 3 < 2 if objectives == 1 else len(tried) < self._startup // 2
+        if known.has_prior and known.is_exact and trusted:
+            believed = known.doubted(generator) if objectives == 1 else known
+            start = known.harmless(anywhere(encoding, 1, generator)[0])
+            planned = frugal(encoding, believed, start)
             planned = planned[memory.promising(planned)]
+            if len(planned) and objectives == 1:
+                return np.asarray(planned[int(believed.prior(planned).argmin())])
             if len(planned):
                 return np.asarray(planned[int(generator.integers(len(planned)))])
         rows = anywhere(encoding, CANDIDATES, generator)

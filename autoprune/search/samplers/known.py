@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ Limits = Mapping[str, tuple[float, float]]
 
 LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
 REMEMBERED = 100_000  # points whose costs are kept
+DOUBT = 0.3  # standard deviation of the logarithm of a loss that is expected
 SMALL = 0.01  # share of the most damage there can be, below which damages are told apart no more
 
 
@@ -82,6 +84,24 @@ class Known:
     def has_prior(self) -> bool:
         """Whether any choice has a prior."""
         return bool(self._prior)
+
+    def doubted(self, generator: np.random.Generator) -> Known:
+        """The same, with what each choice loses larger or smaller by a factor that is drawn: as it might be."""
+        other = copy.copy(self)
+        other._remembered = dict(self._remembered)
+        factors = np.exp(DOUBT * generator.normal(size=len(self._prior)))
+        other._prior = {
+            j: (entries, losses * factor)
+            for (j, (entries, losses)), factor in zip(self._prior.items(), factors, strict=True)
+        }
+        return other
+
+    def harmless(self, row: Floats) -> Floats:
+        """A point (d,) with every choice that the prior speaks of where it expects to lose least."""
+        result: Floats = row.copy()
+        for j, (entries, losses) in self._prior.items():
+            result[j] = entries[int(losses.argmin())]
+        return result
 
     def learn(self, rows: Floats, told: Sequence[Mapping[str, float]]) -> None:
         """Predict costs from those of trials: log-linear, as costs are mostly products of what choices keep.

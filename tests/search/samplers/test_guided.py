@@ -123,6 +123,25 @@ def test_a_right_prior_helps_and_a_wrong_one_does_not_mislead_for_long() -> None
     assert misled > volume(search(RandomSampler(seed=0), 120))
 
 
+def test_with_one_objective_the_first_points_lose_least_within_the_limits() -> None:
+    prior: dict[str, dict[Any, float]] = {
+        name: {32: 0.0, 8: 0.1, 4: 1.0} if name.endswith("bits") else {0.0: 0.0, 0.8: 1.0} for name in SPACE
+    }
+    known: dict[str, Any] = {
+        "costs": lambda point: {"size": figures(point)[1]},
+        "limits": {"size": (0.0, 0.3)},
+    }
+    study = optuna.create_study(sampler=GuidedSampler(seed=0, prior=prior, **known))
+    planned = []
+    for number in range(6):
+        trial = study.ask(SPACE)
+        study.tell(trial, 1.0)
+        if number % 3 < 2:
+            planned.append(trial.params)
+    assert len({str(params) for params in planned}) == len(planned)
+    assert all(0.2 < figures(params)[1] <= 0.3 for params in planned)
+
+
 def test_costs_that_trials_tell_are_learned() -> None:
     sampler = GuidedSampler(seed=0)
     study = optuna.create_study(directions=["minimize"], sampler=sampler)
