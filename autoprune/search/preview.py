@@ -41,6 +41,7 @@ LEAST_HARMLESS = 8
 CODING = "store.coding"
 WRONG = 0.1  # relative error of a cost above which no point is refused by it
 ROUNDING = 1e-9
+KINDS = ("float", "integer")  # of the arithmetic of a layer
 # For latency: integers are some two times faster at a sixteenth of the BOPs.
 STANDING_IN = {"macs": 0.7, "bops": 0.15}
 
@@ -181,7 +182,11 @@ def _factors(asked: _Cached, space: Space) -> dict[str, Any]:
 
 
 def _fitted(
-    features: NDArray[Any], truth: NDArray[Any], *, known: int = 0
+    features: NDArray[Any],
+    truth: NDArray[Any],
+    *,
+    known: int = 0,
+    weights: NDArray[Any] | None = None,
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     """A sum of features, weighted by 0 or more, that gives the truth; and what each point is given by the others.
 
@@ -189,6 +194,7 @@ def _fitted(
         features: (N, F).
         truth: (N,).
         known: so many features count fully; only what is left is fitted.
+        weights: of the squared errors, (N,).
     """
     from sklearn.linear_model import LinearRegression
     from sklearn.model_selection import LeaveOneOut, cross_val_predict
@@ -197,10 +203,11 @@ def _fitted(
     scale = np.abs(free).max(axis=0)
     scale[scale == 0] = 1.0
     model = LinearRegression(positive=True)
-    held_out = base + cross_val_predict(model, free / scale, truth - base, cv=LeaveOneOut())
-    model.fit(free / scale, truth - base)
-    weights = [1.0] * known + (model.coef_ / scale).tolist()
-    return {"weights": weights, "constant": float(model.intercept_)}, np.asarray(held_out)
+    counted = {"sample_weight": np.ones(len(truth)) if weights is None else weights}
+    held_out = base + cross_val_predict(model, free / scale, truth - base, cv=LeaveOneOut(), params=counted)
+    model.fit(free / scale, truth - base, **counted)
+    found = [1.0] * known + (model.coef_ / scale).tolist()
+    return {"weights": found, "constant": float(model.intercept_)}, np.asarray(held_out)
 
 
 def _worst(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -221,9 +228,18 @@ def _latency(asked: _Cached, space: Space, data: dict[str, Any]) -> dict[str, An
     known = [(point, ms) for point, ms in zip(points, measured, strict=True) if ms is not None]
     if len(known) < POINTS // 2 or not data["layer_ms"]:
         return {}
+    data["call_ms"] = min(
+        ms
+        for table in data["layer_ms"].values()
+        for kind in KINDS
+        for row in table.get(kind, ())
+        for ms in row
+    )
     truth = np.array([ms for _, ms in known])
     features = Prices(data).features(LATENCY, as_columns(space, [point for point, _ in known]))
-    fit, held_out = _fitted(features, truth)
+    fit, held_out = _fitted(
+        features, truth, weights=truth**-2
+    )  # errors count as shares: small networks matter
     data["fits"] = {**data["fits"], LATENCY: fit}
     return {"rank_correlation": float(spearmanr(held_out, truth).statistic)}
 
@@ -234,7 +250,7 @@ def _layer_times(asked: _Cached, space: Space, data: Mapping[str, Any]) -> dict[
     widths = Prices(data).widths(as_columns(space, ends))
     grids = {}
     for layer, (reads, writes) in widths.items():
-        kinds = ["float", "integer"] if _can_be_integer(layer, data, space) else ["float"]
+        kinds = list(KINDS) if _can_be_integer(layer, data, space) else ["float"]
         grids[layer] = (np.unique(reads)[::-1].tolist(), np.unique(writes)[::-1].tolist(), kinds)
     calls = [
         (layer, one, other, kind == "integer")

@@ -36,7 +36,8 @@ class Prices:
             outside of all layers) and `attention` (lists of groups in proportion to which they shrink); `factors`
             (choice -> [value, {layer: [of MACs, of parameters]}] pairs); `layer_ms` (layer -> `reads` and `writes`,
             shares of full width in descending order, and `float` and `integer`, milliseconds for each pair of
-            these); `fits` (cost -> `weights` and `constant`).
+            these); `call_ms` (what each of these includes for being called alone); `fits` (cost -> `weights` and
+            `constant`).
         settled: the values of choices that leave none, which points need not name.
     """
 
@@ -59,7 +60,10 @@ class Prices:
         made = _Made(self._data, {**{n: np.array([v] * count) for n, v in self._settled.items()}, **columns})
         costs = {"params": made.params, "macs": made.macs, "bops": made.bops}
         for name, fit in self._fits.items():
-            costs[name] = made.features(name) @ np.array(fit["weights"]) + fit["constant"]
+            weights = np.array(
+                fit["weights"]
+            )  # fewer in a profile of before changes of arithmetic were counted
+            costs[name] = made.features(name)[:, : len(weights)] @ weights + fit["constant"]
         return costs
 
     def features(self, name: str, columns: Columns) -> Floats:
@@ -93,13 +97,15 @@ class _Made:
         self._tensors = np.zeros(count)
         self._ms = {kind: np.zeros(count) for kind in ("float", "integer")}
         self._calls = {kind: np.zeros(count) for kind in ("float", "integer")}
+        self._changes, self._was_integer = np.zeros(count), np.zeros(count, dtype=bool)
         for term in data["terms"]:
             self._add(term, count)
 
     def features(self, name: str) -> Floats:
         """The sums that a cost of this name is fitted by, (N, F)."""
         if name == LATENCY:
-            return np.column_stack([*self._ms.values(), *self._calls.values()])
+            changes = self._changes + self._was_integer  # outputs are floating-point numbers
+            return np.column_stack([*self._ms.values(), *self._calls.values(), changes])
         any_rounded = (self._rounded_layers > 0).astype(float)
         parts = [self._rounded_bytes, self._float_bytes * any_rounded, self._float_bytes * (1 - any_rounded)]
         return np.column_stack([*parts, self._rounded_layers, self._outputs, self._tensors])
@@ -142,10 +148,15 @@ class _Made:
             )
             for role in ("reads", "writes")
         ]
+        is_there = factor > 0
         for kind, chosen in (("float", ~integer), ("integer", integer)):
-            grid = np.array(table[kind if table.get(kind) else "float"], dtype=float)
+            grid = np.array(table[kind if table.get(kind) else "float"], dtype=float) - self._data.get(
+                "call_ms", 0.0
+            )
             self._ms[kind] += np.where(chosen, _between(grid, *place) * factor, 0.0)
-            self._calls[kind] += chosen & (factor > 0)
+            self._calls[kind] += chosen & is_there
+        self._changes += (integer != self._was_integer) & is_there
+        self._was_integer = np.where(is_there, integer, self._was_integer)
 
     def _bits_of(self, term: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
         weight, given = (

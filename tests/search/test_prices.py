@@ -115,14 +115,15 @@ def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() ->
         "layer_ms": {
             "l": {"reads": [1.0], "writes": [1.0, 0.5], "float": [[4.0, 2.0]], "integer": [[1.0, 0.5]]}
         },
-        "fits": {"latency_ms": {"weights": [1.0, 1.0, 0.0, 0.0], "constant": 0.5}},
+        "call_ms": 0.25,
+        "fits": {"latency_ms": {"weights": [1.0, 1.0, 0.25, 0.25, 0.125], "constant": 0.5}},
     }
     columns = {
         "r": np.array([0.0, 0.5, 0.25, 0.0, 0.5]),
         "w": np.array([32.0, 32.0, 32.0, 8.0, 8.0]),
         "x": np.array([32.0, 32.0, 32.0, 8.0, 32.0]),
     }
-    assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.5, 2.5, 3.5, 1.5, 2.5]
+    assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.5, 2.5, 3.5, 1.75, 2.5]
 
 
 def test_points_need_not_name_choices_that_leave_none(
