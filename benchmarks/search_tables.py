@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/search_tables.py --table FILE.npz --choices KEY --accuracy KEY --latency KEY
         [--costs KEY,KEY] [--samplers auto,tpe,nsga2,gp,random,nni-tpe] [--budgets 20,50,100,200,400] [--seeds 10]
-        [--in-flight 256] [--infeasible 0.9] [--json]
+        [--in-flight 256] [--infeasible 0.9] [--rivals PYTHON] [--json]
     .venv/bin/python benchmarks/search_tables.py --time
 
 A table is an npz file: choices (N, d) of small whole numbers, one row for each network; accuracy (N,), or (N, seeds)
@@ -15,7 +15,8 @@ point that was evaluated before is answered from memory and is not counted, for 
 
 `--in-flight N` keeps N evaluations under way on a simulated clock (log-normal durations); `--infeasible SHARE` sets a
 limit on the latency that this share of the table exceeds, and counts feasible points only.
-`--time` measures suggestions at 100, 1,000 and 5,000 past trials of 60 choices and two objectives.
+`--rivals` names the interpreter of an environment with Syne Tune and NePS; `rivals.py` says how to make it, and what
+there is. `--time` measures suggestions at 100, 1,000 and 5,000 past trials of 60 choices and two objectives.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rivals import RIVALS, Rival
 
 from autoprune.pareto import front_mask, hypervolume
 
@@ -123,13 +127,48 @@ def load(path: Path, options: argparse.Namespace) -> Table:
     )
 
 
-def sampler_named(name: str, table: Table, seed: int) -> BaseSampler:
-    """A sampler of ours or of Optuna, at the settings that did best."""
+class Elsewhere(BaseSampler):
+    """An optimizer in another environment, as Optuna asks samplers.
+
+    Args:
+        rival: that optimizer.
+        table: says what there is to choose.
+    """
+
+    def __init__(self, rival: Rival, table: Table) -> None:
+        self._rival, self._space = rival, table.space()
+        self._asked: dict[int, tuple[int, dict[str, Any]]] = {}  # trial -> its number there, and the point
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return self._space
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        point = self._rival.ask()
+        self._asked[trial.number] = len(self._asked), point
+        return point
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return param_distribution.choices[0]
+
+    def after_trial(self, study: Any, trial: Any, state: TrialState, values: Any) -> None:
+        number, point = self._asked[trial.number]
+        if state == TrialState.COMPLETE and trial.params == point:
+            self._rival.tell(number, [-values[0], values[1]])
+
+    def close(self) -> None:
+        """End the other process."""
+        self._rival.close()
+
+
+def sampler_named(name: str, table: Table, seed: int, python: str) -> BaseSampler:
+    """A sampler of ours, of Optuna or from elsewhere, at the settings that did best."""
     from autoprune.search.samplers import make_sampler
     from autoprune.search.samplers.guided import GuidedSampler
 
     if name in ("auto", "guided"):
         return GuidedSampler(seed=seed, costs=table.price if table.costs else None)
+    if name in RIVALS:
+        return Elsewhere(Rival(python, name, {n: d.choices for n, d in table.space().items()}, seed), table)
     if name == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=10)
     return make_sampler(name, seed)
@@ -250,6 +289,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--infeasible", type=float, default=0.0)
+    parser.add_argument("--rivals", default=sys.executable, help="an interpreter that has Syne Tune and NePS")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--time", action="store_true", help="measure suggestion times instead")
     return parser.parse_args()
@@ -277,7 +317,10 @@ def main() -> int:
     for name in options.samplers:
         runs = []
         for seed in range(options.seeds):
-            runs.append(search(table, sampler_named(name, table, seed), budgets, options.in_flight, seed))
+            sampler = sampler_named(name, table, seed, options.rivals)
+            runs.append(search(table, sampler, budgets, options.in_flight, seed))
+            if isinstance(sampler, Elsewhere):
+                sampler.close()
             print(f"{name} seed {seed}", file=sys.stderr, end="\r")
         results[name] = {budget: [run[budget] for run in runs if budget in run] for budget in budgets}
     show(results, options.json)
