@@ -61,9 +61,10 @@ def contributions(losses: ArrayLike, reference: ArrayLike) -> Floats:
     result = np.zeros(len(table))
     keep = np.flatnonzero(front_mask(table))
     if keep.size:
-        # A constant column changes no contribution, and moocore wants at least two columns.
-        front = np.column_stack([table[keep], np.zeros(keep.size)])
-        bound = np.append(np.broadcast_to(np.asarray(reference, dtype=float), table.shape[1]), 1.0)
+        front = table[keep]
+        bound = np.broadcast_to(np.asarray(reference, dtype=float), table.shape[1])
+        if table.shape[1] == 1:  # a constant column changes no contribution, and moocore wants at least two
+            front, bound = np.column_stack([front, np.zeros(keep.size)]), np.append(bound, 1.0)
         result[keep] = moocore.hv_contributions(front, ref=bound)
     return result
 

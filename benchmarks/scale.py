@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 
 from autoprune.record import Evaluation, Request
+from autoprune.report.events import RunLog
+from autoprune.report.live import LineView
 from autoprune.search.loop import run_search
 from autoprune.search.samplers import make_sampler
 from autoprune.space import Options, Range, Space
@@ -27,6 +29,7 @@ from autoprune.spec import load_spec
 from autoprune.study import Study
 
 GROUPS = tuple("abcdefgh")
+LAYERS = 20  # of a candidate
 BASELINE = {"accuracy": 90.0, "latency_ms": 2.0, "size_bytes": 1000.0}
 SPACE = Space(
     {
@@ -50,6 +53,9 @@ class Simulated:
         self._answers: list[tuple[float, int, Request, float]] = []
         self._count = 0
         self.now = self.busy = self.driver = 0.0
+        self.full: float | None = None  # when all were busy for the first time
+        self.last = 0.0  # when something was submitted for the last time
+        self.spans: list[tuple[float, float]] = []
         self._left = time.perf_counter()
         self._cpu = time.process_time()
 
@@ -74,6 +80,10 @@ class Simulated:
         self.busy += took
         self._count += 1
         heapq.heappush(self._answers, (self.now + took, self._count, request, took))
+        self.spans.append((self.now, self.now + took))
+        self.last = self.now
+        if self.full is None and not self.room(request.rung):
+            self.full = self.now
 
     def wait(self, timeout: float | None = None) -> list[tuple[Request, Evaluation]]:
         """What is ready by now; if nothing is, the clock jumps to the next answer."""
@@ -85,6 +95,14 @@ class Simulated:
             ready.append((request, self._evaluated(request, took)))
         self._left = time.perf_counter()
         return ready
+
+    @property
+    def steady(self) -> float:
+        """The share of their time that workers were busy between when all were first and the last submission."""
+        if self.full is None or self.last <= self.full:
+            return 0.0
+        busy = sum(max(0.0, min(end, self.last) - max(begin, self.full)) for begin, end in self.spans)
+        return busy / (self.size * (self.last - self.full))
 
     @property
     def cpu(self) -> float:
@@ -115,8 +133,17 @@ class Simulated:
             request.choices,
             metrics,
             dict(request.choices),
+            structure={"architecture": {}, "layers": [_layer(n, keep) for n in range(LAYERS)]},
             seconds={"total": took},
         )
+
+
+def _layer(number: int, keep: float) -> dict[str, object]:
+    """A row as `cost.layer_table` has it: what an evaluation holds most of."""
+    channels = max(1, round(64 * keep))
+    figures = {"params": 576 * channels, "macs": 589_824 * channels, "bops": 1 << 25, "bytes": 600 * channels}
+    row = {"name": f"layer.{number}.conv1", "kind": "Conv2d", "channels": channels}
+    return {**row, "weight_bits": 8, "activation_bits": 8, **figures}
 
 
 def megabytes() -> float:
@@ -144,8 +171,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         workers = Simulated(options.workers, options.seconds)
-        with Study.create(run, spec, SPACE, {}, BASELINE) as study:
-            run_search(study, workers, make_sampler(options.sampler, 0))
+        with Study.create(run, spec, SPACE, {}, BASELINE) as study, RunLog(LineView(lambda _: None)) as log:
+            log.open(run)
+            run_search(study, workers, make_sampler(options.sampler, 0), on_event=log)
             evaluations = sum(len(trial.evaluations) for trial in study.trials)
         print(
             f"{options.workers} workers, {evaluations} evaluations of {options.seconds:g} s, {options.sampler} sampler"
@@ -158,7 +186,8 @@ def main() -> int:
             f"             {1000 * cpu / evaluations:8.2f} CPU ms per evaluation ({1000 * real / evaluations:.2f})"
         )
         print(
-            f"utilisation  {100 * workers.busy / (workers.now * options.workers):8.1f} % (start and end included)"
+            f"utilisation  {100 * workers.busy / (workers.now * options.workers):8.1f} % (start and end included), "
+            f"{100 * workers.steady:.1f} % while there was work for all"
         )
         print(f"memory       {megabytes():8.0f} MB")
         start = time.perf_counter()
@@ -170,7 +199,7 @@ def main() -> int:
         start = time.perf_counter()
         with Study.open(run, write=True) as study:
             run_search(study, workers, make_sampler(options.sampler, 1))
-        print(f"resume       {time.perf_counter() - start:8.1f} s to the first dispatch")
+        print(f"resume       {time.perf_counter() - start:8.1f} s")
     return 0
 
 

@@ -6,10 +6,14 @@ autoprune_workers{run="fashion", state="busy"} 8          autoprune_utilisation,
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+SECONDS = 5.0  # between two looks at where the search stands; Prometheus looks no more often
+LAST = ("finished", "interrupted")
 FIGURES = {
     "trials": ("Trials by state", "state"),
     "workers": ("Workers by state", "state"),
@@ -30,16 +34,17 @@ class Gauges:
     def __init__(self, run: str) -> None:
         from ray.util.metrics import Gauge
 
-        self._run = run
+        self._run, self._told = run, -math.inf
         self._gauges = {
             name: Gauge(f"autoprune_{name}", words, tag_keys=("run", *filter(None, [label])))
             for name, (words, label) in FIGURES.items()
         }
 
-    def __call__(self, _: str, payload: Mapping[str, Any]) -> None:
+    def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Take an event of the search."""
-        if "status" not in payload:
+        if "status" not in payload or (time.monotonic() - self._told < SECONDS and kind not in LAST):
             return
+        self._told = time.monotonic()
         for name, label, value in figures_of(payload["status"]):
             key = FIGURES[name][1]
             self._gauges[name].set(value, tags={"run": self._run, **({key: label} if key else {})})

@@ -158,7 +158,7 @@ class JsonView:
         is_time = kind in NOTED or time.monotonic() - self._last >= self._every
         if "status" in payload and is_time:
             self._last = time.monotonic()
-            event["status"] = payload["status"]
+            event["status"] = dict(payload["status"])
         self._say(json.dumps(event))
 
 

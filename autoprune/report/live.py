@@ -26,6 +26,10 @@ from autoprune.report.readable import budget_left, figure, share_spent
 Payload = dict[str, Any]
 
 SECONDS_BETWEEN_LINES = 5.0
+DRAWINGS, MOST_DRAWING = (
+    4,
+    20,
+)  # in a second; what one takes is at most one in so many of the driver's seconds
 MOST_NOTES = 4
 # Of the best trial; of a task without accuracy its first few metrics of its own.
 SHOWN = ("accuracy", "latency_ms", "size_bytes")
@@ -60,8 +64,8 @@ class TerminalView:
     """A view that redraws itself in place."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(Text("starting"), console=console, refresh_per_second=4, transient=False)
-        self._start = time.monotonic()
+        self._live = Live(Text("starting"), console=console, refresh_per_second=DRAWINGS, transient=False)
+        self._start, self._due = time.monotonic(), 0.0
         self._notes: list[str] = []
         self._payload: Payload = {}
 
@@ -80,7 +84,10 @@ class TerminalView:
             self._notes = [*self._notes, note_of(kind, payload)][-MOST_NOTES:]
         if "status" in payload:
             self._payload = payload
-        self._live.update(self._drawn())
+        now = time.monotonic()
+        if kind in NOTED or now >= self._due:
+            self._live.update(self._drawn())
+            self._due = now + max(1 / DRAWINGS, MOST_DRAWING * (time.monotonic() - now))
 
     def _drawn(self) -> RenderableType:
         notes = [Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in self._notes]

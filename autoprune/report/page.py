@@ -20,7 +20,7 @@ from autoprune.report.figures import (
     layer_chart,
     outside,
 )
-from autoprune.report.readable import change, duration, figure, limit, summary, with_deviation
+from autoprune.report.readable import change, duration, figure, limit, modelled, summary, with_deviation
 from autoprune.study import Study, Trial
 
 MOST_REASONS = 8
@@ -156,6 +156,7 @@ def _header(study: Study) -> str:
         "machine": escape(str(study.provenance.get("machine", "unknown"))),
         "state": escape(f"{study.state}{': ' + study.reason if study.reason else ''}"),
     }
+    rows |= {name: "<br>".join(map(escape, line.splitlines())) for name, line in modelled(status).items()}
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f'<h1>{escape(spec.name)}</h1><p class="soft">A search by autoprune</p><dl>{listed}</dl>'
 

@@ -156,3 +156,10 @@ def share_spent(budget: Mapping[str, Any]) -> float:
     """How much of the budget that will end the search first is spent, 0 to 1."""
     shares = [one["spent"] / one["limit"] for one in budget.values() if one["limit"]]
     return min(1.0, max(shares, default=0.0))
+
+
+def modelled(status: Mapping[str, Any]) -> dict[str, str]:
+    """A row on what was not measured, where there is something."""
+    found = status.get("modelled", {})
+    lines = [f"{name} of {one['trials']} trials: {one['source']}" for name, one in found.items()]
+    return {"not measured": "\n".join(lines)} if lines else {}

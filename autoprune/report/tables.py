@@ -18,6 +18,7 @@ from autoprune.report.readable import (
     duration,
     figure,
     limit,
+    modelled,
     rungs,
     spent,
     summary,
@@ -164,6 +165,7 @@ def print_status(console: Console, study: Study) -> None:
         "baseline": _figures(study, study.baseline),
         "constraints": ", ".join(limit(c, study.baseline) for c in study.spec.constraints) or "none",
         **_revalidation(status),
+        **modelled(status),
         "why": "\n".join(explain(study)["sentences"]) or "nothing can be said yet",
     }
     console.print(_grid(rows))

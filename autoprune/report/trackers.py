@@ -110,7 +110,7 @@ class Trackers:
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Take an event."""
         trial = payload.get("trial")
-        if kind != "evaluated" or trial is None:
+        if kind != "evaluated" or trial is None or not self._open:
             return
         figures = {name: value for name, value in trial.metrics.items() if math.isfinite(value)}
         figures |= {"rung": float(trial.rung), "hypervolume": payload["status"]["hypervolume"]}

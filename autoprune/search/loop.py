@@ -28,6 +28,7 @@ from autoprune.search.rungs import Orders, Result, next_promotion
 from autoprune.search.watch import Watch
 from autoprune.space import Value
 from autoprune.study import Study, Trial
+from autoprune.study.standing import Standing
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -36,7 +37,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
 MOST_FAILURES = 20  # evaluations in a row that fail: so will the next one
-CLEAN_UP_EVERY = 10  # results, after which checkpoints that nobody will ask for are deleted
+CLEAN_UP_EVERY, CLEAN_UP_SHARE = 10, 20
+"""Results, and of those so far one in so many, after which checkpoints that nobody will ask for are deleted."""
 TICK = 1.0  # seconds after which budgets are looked at again while no result comes
 
 
@@ -82,8 +84,8 @@ def run_search(
         workers: they answer requests.
         sampler: proposes points.
         on_event: called with a kind (`started`, `evaluated`, `promoted`, `rejected`, `failed`, `duplicate`,
-            `revalidated`, `finished`, `interrupted`) and a payload: `status` (as `study.status()`), `busy`
-            (requests under way), and `trial` where there is one.
+            `revalidated`, `finished`, `interrupted`) and a payload: `status` (what `study.status()` says, worked out
+            when it is first looked at), `busy` (requests under way), and `trial` where there is one.
 
     Raises:
         SearchFailed: no candidate could be evaluated.
@@ -130,6 +132,7 @@ class _Loop:
         named = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
         self._growth = Growth([m for m in sorted(named) if not is_cost(m)], self._last_rung)
         self._barren = self._failures = self._results = 0
+        self._clean_up_at = CLEAN_UP_EVERY
         self._left_out = 0  # re-validations that there was no time for
         self._under_way: dict[int, Request] = {}
         self._again = study.pending
@@ -177,7 +180,7 @@ class _Loop:
     def announce(self, kind: str, trial: Trial | None = None) -> None:
         """Tell whoever looks on."""
         if self._on_event is not None:
-            payload = {"status": self.study.status(), "busy": self.workers.running}
+            payload = {"status": Standing(self.study), "busy": self.workers.running}
             self._on_event(kind, payload if trial is None else {**payload, "trial": trial})
 
     # -- what comes back -------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class _Loop:
             self._learn(trial, evaluation)
             self.announce("evaluated" if evaluation.state == "finished" else evaluation.state, trial)
             self._results += 1
-            if self._results % CLEAN_UP_EVERY == 0:
+            if self._results >= self._clean_up_at:
                 self._clean_up()
 
     def _learn(self, trial: Trial, evaluation: Evaluation) -> None:
@@ -260,11 +263,12 @@ class _Loop:
 
     def _clean_up(self) -> None:
         """Delete the checkpoints of trials that are neither good nor likely to go on."""
+        self._clean_up_at = self._results + max(CLEAN_UP_EVERY, self._results // CLEAN_UP_SHARE)
         share = 2.0 / self.study.spec.search.reduction
         keep = {
             trial
             for rung, results in enumerate(self._rungs)
-            for trial in self._orders.best_first(rung, results)[: math.ceil(share * len(results))]
+            for trial in self._orders.best_first(rung, results, anew=True)[: math.ceil(share * len(results))]
         }
         if self._assessed is not None:
             keep |= self._assessed.alive(trial for results in self._rungs for trial in results)

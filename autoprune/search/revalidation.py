@@ -21,6 +21,7 @@ from autoprune.record import Request
 from autoprune.search.checked import checked
 from autoprune.study import Study, Trial
 from autoprune.study.ranking import losses_of
+from autoprune.study.standing import Standing
 
 if TYPE_CHECKING:
     from autoprune.search.loop import Workers
@@ -127,4 +128,4 @@ def _collect(study: Study, workers: Workers, on_event: OnEvent | None) -> None:
     for evaluation in evaluations:
         kind = "revalidated" if evaluation.state == "finished" else evaluation.state
         trial = study.trial(evaluation.trial)
-        on_event(kind, {"status": study.status(), "busy": workers.running, "trial": trial})
+        on_event(kind, {"status": Standing(study), "busy": workers.running, "trial": trial})

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from autoprune.pareto import order
 
+AGAIN = 50  # an order of so many results is worth another one when there is one more
+
 
 class Result(NamedTuple):
     """What is known of a trial at a rung.
@@ -52,15 +54,18 @@ def next_promotion(
     orders = orders or Orders()
     for rung in range(len(rungs) - 1, -1, -1):
         results = rungs[rung]
-        share = max(at_least, len(results) // reduction)
-        for trial in orders.best_first(rung, results)[:share] if share else ():
-            if trial not in promoted[rung]:
-                return trial, rung + 1
+        order = orders.best_first(rung, results, anew=at_least > 0)
+        trial = orders.first_left(rung, max(at_least, len(order) // reduction), promoted[rung])
+        if trial is not None:
+            return trial, rung + 1
     return None
 
 
 class Orders:
     """The trials of each rung, best first, remembered until there are more: every free worker of a turn asks anew.
+
+    Ordering takes longer the more results there are. From fifty on, an order holds until there are a fiftieth more of
+    them, so that all the orders of a search together take no longer than some fifty of the last one.
 
     Args:
         improvable: for each constraint, whether training may yet meet it; see `relaxed`.
@@ -69,12 +74,30 @@ class Orders:
     def __init__(self, improvable: Sequence[bool] = ()) -> None:
         self._improvable = improvable
         self._known: dict[int, list[int]] = {}
+        self._passed: dict[
+            int, int
+        ] = {}  # rung -> how many of its order, from the best on, are known to have gone on
 
-    def best_first(self, rung: int, results: Mapping[int, Result]) -> list[int]:
-        """The trials of a rung that is not the last; a trial has one result there, which stays what it is."""
-        if len(self._known.setdefault(rung, [])) != len(results):
-            self._known[rung] = best_first(results, self._improvable)
+    def best_first(self, rung: int, results: Mapping[int, Result], *, anew: bool = False) -> list[int]:
+        """The trials of a rung that is not the last; a trial has one result there, which stays what it is.
+
+        Args:
+            rung: which one.
+            results: of its trials.
+            anew: leave none of them out.
+        """
+        more = len(results) - len(self._known.setdefault(rung, []))
+        if more and (anew or AGAIN * more >= len(results)):
+            self._known[rung], self._passed[rung] = best_first(results, self._improvable), 0
         return self._known[rung]
+
+    def first_left(self, rung: int, count: int, promoted: Collection[int]) -> int | None:
+        """The best of the first `count` in the order of a rung that has not gone on; who has, has for good."""
+        order, place = self._known[rung][:count], self._passed.get(rung, 0)
+        while place < len(order) and order[place] in promoted:
+            place += 1
+        self._passed[rung] = place
+        return order[place] if place < len(order) else None
 
 
 def best_first(results: Mapping[int, Result], improvable: Sequence[bool] = ()) -> list[int]:

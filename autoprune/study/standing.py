@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autoprune.study.evidence import evidence_of
@@ -21,7 +22,8 @@ def standing(study: Study) -> dict[str, Any]:
     `seeds` re-validations. `revalidation` counts the trials with means, and the evaluations that are still to come.
     `rungs` counts evaluations by rung and state. `live` is None unless a driver is at work: `workers` by shape and
     state, `queue`, `utilisation` (the share of their time that workers were busy, since this driver began), and
-    `seconds_left`, an estimate. `proxies` is there where the spec asks for one (`evidence`).
+    `seconds_left`, an estimate. `modelled` is there where a figure that is searched for is not measured: metric -> of
+    how many trials, and how it was got. `proxies` is there where the spec asks for one (`evidence`).
     """
     state, front = study.state, study.front
     is_running = state == "running"
@@ -44,9 +46,30 @@ def standing(study: Study) -> dict[str, Any]:
         "best": None if best is None else best.summary(),
         "budget": {name: {"spent": spent[name], "limit": getattr(budget, name)} for name in spent},
         "spent": spent_by(study),
+        **({"modelled": modelled} if (modelled := modelled_of(study)) else {}),
         **({"proxies": proxies} if (proxies := evidence_of(study)) else {}),
         "live": None if seen is None else {**_plain(seen), "seconds_left": seconds_left(study)},
     }
+
+
+class Standing(Mapping[str, Any]):
+    """The same, worked out when it is first looked at: a search has more events than anybody looks at."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    @cached_property
+    def _found(self) -> dict[str, Any]:
+        return standing(self._study)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _by_rung(study: Study, is_running: bool) -> dict[str, dict[str, int]]:
@@ -61,6 +84,23 @@ def _by_rung(study: Study, is_running: bool) -> dict[str, dict[str, int]]:
         str(rung): {kind: counts[rung, kind] for kind in kinds}
         for rung in sorted({rung for rung, _ in counts})
     }
+
+
+def modelled_of(study: Study) -> dict[str, dict[str, Any]]:
+    """Metrics among objectives and constraints that are modelled: of how many `trials`, and the latest's `source`.
+
+    What is computed, such as sizes, is neither modelled nor measured.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    named = {o.metric for o in study.spec.objectives} | {c.metric for c in study.spec.constraints}
+    for trial in study.results:
+        sources = trial.latest.measurement.get("sources", {}) if trial.latest is not None else {}
+        for metric in named & sources.keys():
+            source = str(sources[metric])
+            if source.startswith("modelled"):
+                before = found.setdefault(metric, {"trials": 0, "source": source})
+                found[metric] = {"trials": before["trials"] + 1, "source": source}
+    return found
 
 
 def spent_by(study: Study) -> dict[str, dict[str, dict[str, float]]]:

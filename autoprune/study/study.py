@@ -233,6 +233,8 @@ class Study:
         stored = self._stored[key]
         at = self.seconds
         record = {**_plain(evaluation.to_json()), "at": at}
+        # The storage holds the record in memory, too; what is large in it is there once.
+        evaluation.structure, evaluation.read = record["structure"], record["read"]
         self._storage.set_trial_user_attr(stored, "record", record)
         if self.spec.constraints and evaluation.state != "failed":
             self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))

@@ -95,3 +95,24 @@ def test_an_order_that_is_remembered_is_that_of_all_results_so_far() -> None:
         for _ in range(2):
             assert orders.best_first(0, table) == best_first(table, [True])
     assert orders.best_first(1, {7: Result([1.0], [0.0])}) == [7]
+
+
+def test_an_order_of_many_results_holds_until_there_are_a_fiftieth_more() -> None:
+    orders = Orders()
+    table = {trial: Result([float(trial)], []) for trial in range(100)}
+    assert len(orders.best_first(0, table)) == 100
+    table[100] = Result([-1.0], [])
+    assert orders.best_first(0, table)[0] == 0
+    assert next_promotion([table], [set()], 3, orders=orders) == (0, 1)
+    assert orders.best_first(0, table, anew=True)[0] == 100
+    table |= {101: Result([-3.0], []), 102: Result([-2.0], []), 103: Result([0.0], [])}
+    assert orders.best_first(0, table)[:3] == [101, 102, 100]
+
+
+def test_who_is_left_of_the_best_is_found_without_looking_at_all_that_went_on() -> None:
+    orders, table, promoted = Orders(), results(*range(90)), set[int]()
+    for _ in range(30):
+        found = next_promotion([table], [promoted], 3, orders=orders)
+        assert found is not None and found[0] == len(promoted)
+        promoted.add(found[0])
+    assert next_promotion([table], [promoted], 3, orders=orders) is None
