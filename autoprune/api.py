@@ -32,6 +32,7 @@ SpecLike = str | Path | Mapping[str, Any] | Spec
 EVALUATOR = "autoprune.evaluate:Evaluator"
 REFERENCE, SUPERNET = "reference.safetensors", "supernet.safetensors"
 MOST_BEST, MOST_SEEDS = 10_000, 100
+LEAST_NETWORKS = 8  # that the model of a device is fitted to
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
 
@@ -123,6 +124,7 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
         weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, study)
         with _workers(study.spec, task, log) as pool:
             _attach(pool.broadcast, weights)
+            _attach_devices(pool, study.spec, study.profile.get("devices", {}))
             _hold_against(study, Space.from_json(pool.call("describe")["choices"]), log)
             _open_trackers(log, study)
             return _run(study, pool, sampler, log)
@@ -221,6 +223,7 @@ def revalidate(
         weights = _weights_of(study)
         with _workers(study.spec, task, on_event) as pool:
             _attach(pool.broadcast, weights)
+            _attach_devices(pool, study.spec, study.profile.get("devices", {}))
             pool.broadcast("attach_baseline", study.baseline)
             run_revalidation(study, pool, best=best, seeds=seeds, on_event=on_event)
         return study
@@ -420,7 +423,7 @@ def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterato
         _tell(on_event, "warning", {"what": what})
 
     _tell(on_event, "preparing", {"what": "the workers"})
-    with Pool(EVALUATOR, {"spec": spec, "task": task}, spec.cluster, warn=warn) as pool:
+    with Pool(EVALUATOR, {"spec": spec, "task": task}, spec.cluster, warn=warn, devices=spec.devices) as pool:
         pool.share("shareable_data", "attach_data")
         yield pool
 
@@ -441,6 +444,7 @@ def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str
     if problems := pool.call("unrunnable"):
         raise SpecError(problems)
     _tell(on_event, "preparing", {"what": "the uncompressed reference"})
+    devices = _attach_devices(pool, spec, {})
     weights, spent = {REFERENCE: pool.call("train_reference")}, 0.0
     _attach(pool.broadcast, weights)
     if spec.supernet is not None:
@@ -449,8 +453,42 @@ def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str
         pool.broadcast("attach_supernet", weights[SUPERNET])
     _tell(on_event, "preparing", {"what": "the profile"})
     made = make_profile(pool, spec)
-    made["seconds"]["supernet"] = spent
+    made["seconds"]["supernet"], made["devices"] = spent, devices
     return weights, made
+
+
+def _attach_devices(pool: Pool, spec: Spec, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Have workers measure where the devices of the targets are, or model what no node has.
+
+    Args:
+        pool: of workers.
+        spec: names the devices.
+        before: what was settled when the search began, as it is returned; figures of the two kinds never mix.
+
+    Returns:
+        Resource -> None where it is measured, what its model knows where it is modelled.
+
+    Raises:
+        BadInput: one that was measured before is gone, and too little is known of it.
+    """
+    from autoprune.cluster.devices import Devices
+
+    if not spec.devices:
+        return {}
+    now, there = pool.call("known_devices"), pool.devices.there
+    found = {one: before.get(one, None if there[one] else now[one]) for one in spec.devices}
+    lost = [one for one, known in found.items() if known is None and not there[one]]
+    for one in lost:
+        if len(now[one]) < LEAST_NETWORKS:
+            raise BadInput(
+                f"target.resource: no node has {one}, on which this search was measured, and {len(now[one])} networks "
+                f"are too few for a model of it ({LEAST_NETWORKS} are needed); start a node with it"
+            )
+    ask = {one: Devices(lost) for one, known in found.items() if known is None}
+    pool.broadcast(
+        "attach_devices", ask, {one: now[one] if found[one] is None else found[one] for one in found}
+    )
+    return found
 
 
 def _attach(broadcast: Callable[..., Any], weights: Mapping[str, bytes]) -> None:
@@ -535,6 +573,8 @@ def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None
     evaluator.attach_data(None)
     _attach(lambda method, content: getattr(evaluator, method)(content), _weights_of(study))
     evaluator.attach_baseline(study.baseline)
+    devices = study.profile.get("devices", {})
+    evaluator.attach_devices({}, {one: known for one, known in devices.items() if known is not None})
     return evaluator
 
 

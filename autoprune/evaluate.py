@@ -50,6 +50,7 @@ from autoprune.stretch import stretch
 from autoprune.structure.parametrize import fold_parametrizations, make_model
 from autoprune.supernet import Supernet
 from autoprune.targets import Measurement, Runnable, Target, load_targets
+from autoprune.targets.elsewhere import Ask, elsewhere_of
 from autoprune.targets.target import OWN_CHOICES, Priced, configured, own_choices, price, problems_of
 from autoprune.task import (
     ArraySplit,
@@ -141,6 +142,20 @@ class Evaluator:
     def attach_baseline(self, metrics: dict[str, float]) -> None:
         """Use these figures of the uncompressed network wherever a constraint is relative to them."""
         self.baseline = metrics
+
+    def attach_devices(self, ask: Mapping[str, Ask], known: Mapping[str, Mapping[str, float]]) -> None:
+        """Say how the latency on devices elsewhere in the cluster is found out.
+
+        Args:
+            ask: resource -> who measures there; where there is none, latency is modelled.
+            known: resource -> what is known of the device, see `targets.elsewhere`.
+        """
+        for one in elsewhere_of(self.target):
+            one.attach(ask.get(one.resource), known.get(one.resource))
+
+    def known_devices(self) -> dict[str, dict[str, float]]:
+        """What is known on this machine of devices elsewhere, by their resource."""
+        return {one.resource: one.known for one in elsewhere_of(self.target)}
 
     @property
     def data(self) -> Data:

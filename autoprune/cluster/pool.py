@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 import autoprune.cluster.session as session
+from autoprune.cluster.devices import Presence, off
 from autoprune.cluster.seat import Seat, Task
 from autoprune.errors import BadInput, SearchFailed
 from autoprune.record import LOST, Evaluation, Request
@@ -49,6 +50,7 @@ class Pool:
         depth: requests at each worker, the one at work included. More than one hides the way there and back,
             which pays when an evaluation takes milliseconds, and makes proposals older than they need be.
         warn: told what the user should know, such as that anybody may use the cluster.
+        devices: custom resources of nodes that measure, and that workers are kept off.
         fields: of `Cluster`, in place of one: `workers=2`.
 
     Raises:
@@ -64,6 +66,7 @@ class Pool:
         *,
         depth: int = 1,
         warn: Callable[[str], None] = lambda _: None,
+        devices: Sequence[str] = (),
         **fields: Any,
     ) -> None:
         self.cluster = cluster or Cluster(**fields)
@@ -83,7 +86,8 @@ class Pool:
         if self._owns_ray:
             self._enter()
         try:
-            session.check_room(self._shapes)
+            self.devices = Presence(devices, session.nodes(), warn)
+            session.check_room(self._shapes, without=devices)
             for name, shape in self._shapes.items():
                 for _ in range(shape.workers.min):
                     self._add_seat(name)
@@ -345,6 +349,8 @@ class Pool:
         if "memory" in demands:
             options["memory"] = int(demands.pop("memory"))
         # Ray would otherwise repeat a request, or restart a worker without its broadcasts, and say nothing.
+        if kept_off := off(self.devices.there, session.nodes()):
+            options["label_selector"] = kept_off
         remote = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"pulse": 1}, resources=demands, **options
         )(Worker)
@@ -391,6 +397,8 @@ class Pool:
             return
         for seat in list(self._seats):
             self._feel(seat)
+        if self.devices.there:
+            self.devices.look(session.nodes())
         for name in self._shapes:
             self._fit(name)
 

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -145,28 +146,35 @@ def answers(head: str, timeout: float = 2.0) -> bool:
     return True
 
 
-def check_room(shapes: Mapping[str, Shape]) -> None:
+def check_room(shapes: Mapping[str, Shape], without: Iterable[str] = ()) -> None:
     """Refuse what Ray would wait for in silence: more workers than fit, or a worker that no node is made for.
+
+    Args:
+        shapes: of workers.
+        without: nodes with any of these resources are not for workers.
 
     Raises:
         BadInput: says what there is.
     """
-    import ray
 
     problems = []
+    kept = [one for one in without if any(one in node["Resources"] for node in nodes())]
+    ours = {n["NodeID"]: n["Resources"] for n in nodes() if not any(one in n["Resources"] for one in kept)}
+    there = list(ours.values())
     for name, shape in shapes.items():
-        if shape.workers.min and not any(_fits(shape.demands, node["Resources"]) for node in _nodes()):
+        if shape.workers.min and not any(_fits(shape.demands, resources) for resources in there):
+            beside = f" beside those with {', '.join(kept)}, which measure" if kept else ""
             problems.append(
-                f"cluster: a worker of the shape {name!r} needs {_listed(shape.demands)}, which no node has; "
-                f"there is {'; '.join(_listed(node['Resources']) for node in _nodes()) or 'no node'}"
+                f"cluster: a worker of the shape {name!r} needs {_listed(shape.demands)}, which no node has{beside}; "
+                f"there is {'; '.join(map(_listed, there)) or 'no node'}"
             )
     wanted: dict[str, float] = {}
     for shape in shapes.values():
         for kind, amount in shape.demands.items():
             wanted[kind] = wanted.get(kind, 0.0) + shape.workers.min * amount
     end = time.monotonic() + RELEASE_SECONDS
-    while not problems and (lacking := _lacking(wanted, ray.available_resources())):
-        if time.monotonic() > end or _lacking(wanted, ray.cluster_resources()):
+    while not problems and (lacking := _lacking(wanted, _free(ours))):
+        if time.monotonic() > end or _lacking(wanted, _total(there)):
             problems = [
                 f"cluster: {sum(s.workers.min for s in shapes.values())} workers need {wanted[kind]:g} {kind}, "
                 f"{found:g} are free; set fewer workers, or {{min, max}} of them, or ask less for each"
@@ -249,10 +257,26 @@ def _probe(head: str) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _nodes() -> list[dict[str, dict[str, float]]]:
+def nodes() -> list[dict[str, Any]]:
+    """The living nodes, as Ray lists them."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _free(ours: Collection[str]) -> dict[str, float]:
+    """What nobody has taken of some nodes."""
+    from ray._private.state import available_resources_per_node
+
+    return _total([free for node, free in available_resources_per_node().items() if node in ours])
+
+
+def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """All of it together."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)  # which counts fractions as well
+    return dict(total)
 
 
 def _fits(demands: Mapping[str, float], there: Mapping[str, float]) -> bool:

@@ -52,6 +52,8 @@ TASKS = (
     *("segmentation", "detection", "anomaly"),
 )
 TARGETS = ("onnxruntime", "openvino", "torch", "table", "remote", "asic", "fpga")
+TIMED, RESOURCE = ("onnxruntime", "openvino", "torch"), "resource"
+"""Targets that measure what runs on a machine, be it this one or, with this argument, a node that has the resource."""
 FORMATS = (
     "onnx",
     "openvino",

@@ -31,8 +31,10 @@ from autoprune.spec.sections import (
     FORMATS,
     LEAST_POINTS,
     LIMITS,
+    RESOURCE,
     TARGETS,
     TASKS,
+    TIMED,
     Budget,
     Search,
     SpaceSpec,
@@ -219,6 +221,12 @@ class Spec(Section):
         """Keyword arguments of the one training loop: all but for how long, and what is left alone."""
         return self.train.model_dump(exclude={"epochs", "freeze"})
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Custom resources of Ray's, on whose nodes targets are measured."""
+        named = [one.arguments.get(RESOURCE) for one in self.target.values() if one.use in TIMED]
+        return tuple(dict.fromkeys(name for name in named if isinstance(name, str)))
+
     def problems_of_workers(self) -> list[str]:
         """One line for each way in which budget, rungs and shapes of workers do not fit together."""
         cluster, rungs, problems = self.cluster, self.search.rungs, []
@@ -227,6 +235,12 @@ class Spec(Section):
                 f"cluster.rungs: got {len(cluster.rungs)} names, expected one for each of the {len(rungs)} "
                 f"rungs in search.rungs"
             )
+        problems += [
+            f"cluster.resources: got {device}, on whose nodes a target is measured, undisturbed by workers; "
+            f"expected others"
+            for device in self.devices
+            if any(device in shape.resources for shape in cluster.by_name.values())
+        ]
         if self.budget.money is not None:
             lacking = [name for name, shape in cluster.by_name.items() if shape.price is None]
             where = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import AutopruneError, TargetError, raised
 from autoprune.references import resolve, wrong_arguments
+from autoprune.spec.sections import RESOURCE, TIMED
 from autoprune.targets.several import Several
 from autoprune.targets.target import Measurement, Runnable, Target
 
@@ -51,6 +52,12 @@ def load_target(
         UnresolvedReference: there is no such target.
         TargetError: it cannot be constructed, or it is no target.
     """
+    if reference in TIMED and RESOURCE in (arguments or {}):
+        from autoprune.targets.elsewhere import Elsewhere
+
+        others = {name: value for name, value in (arguments or {}).items() if name != RESOURCE}
+        runtime: Any = load_target(reference, folder, others)
+        return Elsewhere(runtime, (arguments or {})[RESOURCE])
     found = resolve(reference, folder=folder, builtins=BUILT_IN)
     if isinstance(found, type) and FOLDER in inspect.signature(found).parameters:
         arguments = {FOLDER: folder, **(arguments or {})}  # its files are relative to the spec, as all are

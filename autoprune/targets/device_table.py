@@ -159,10 +159,10 @@ class Predictor:
         for index, row in enumerate(rows):
             groups.setdefault(row.arithmetic, []).append(index)
         numbers = np.array(truth, dtype=float)
-        features = np.array([_features(row) for row in rows])
-        self._fits = {name: _fitted(features[at], numbers[at]) for name, at in groups.items()}
-        self._all = _fitted(features, numbers)
-        errors = np.concatenate([_left_out(features[at], numbers[at]) for at in groups.values()])
+        features = np.array([features_of(row) for row in rows])
+        self._fits = {name: fitted(features[at], numbers[at]) for name, at in groups.items()}
+        self._all = fitted(features, numbers)
+        errors = np.concatenate([left_out(features[at], numbers[at]) for at in groups.values()])
         self.error = float(np.median(errors)) if len(errors) else 1.0
         worst = f", a tenth above {100 * np.quantile(errors, 0.9):.1f} %" if len(errors) else ""
         self.stated = f"{len(rows)} rows, median error {100 * self.error:.1f} % on rows left out{worst}"
@@ -170,11 +170,11 @@ class Predictor:
     def __call__(self, row: Row) -> float:
         if (known := self._known.get(row.key)) is not None:
             return known
-        return float(_features(row) @ self._fits.get(row.arithmetic, self._all))
+        return float(features_of(row) @ self._fits.get(row.arithmetic, self._all))
 
 
-def _features(row: Row) -> Floats:
-    """A call, multiply-accumulates, and bytes of weights, inputs and outputs."""
+def features_of(row: Row) -> Floats:
+    """What a layer does: a call, multiply-accumulates, and bytes of weights, inputs and outputs."""
     convolution = row.kind.startswith("Conv")
     axes = 1 if row.kind.endswith("1d") else 3 if row.kind.endswith("3d") else 2
     places, window = (row.size**axes, row.kernel**axes) if convolution else (row.size, 1)
@@ -191,7 +191,7 @@ def _features(row: Row) -> Floats:
     )
 
 
-def _fitted(features: Floats, truth: Floats) -> Floats:
+def fitted(features: Floats, truth: Floats) -> Floats:
     """Weights of 0 or more with which the features give the truth, by relative error."""
     from scipy.optimize import nnls
 
@@ -200,7 +200,7 @@ def _fitted(features: Floats, truth: Floats) -> Floats:
     return np.asarray(weights / scale)
 
 
-def _left_out(features: Floats, truth: Floats) -> Floats:
+def left_out(features: Floats, truth: Floats) -> Floats:
     """Relative errors of a fit on rows that it has not seen; none of too few rows."""
     if len(truth) < LEAST_ROWS:
         return np.zeros(0)
@@ -208,7 +208,7 @@ def _left_out(features: Floats, truth: Floats) -> Floats:
     errors = np.zeros(len(truth))
     for fold in np.unique(folds):
         out = folds == fold
-        predicted = features[out] @ _fitted(features[~out], truth[~out])
+        predicted = features[out] @ fitted(features[~out], truth[~out])
         errors[out] = np.abs(predicted / truth[out] - 1)
     return errors
 

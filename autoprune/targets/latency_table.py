@@ -20,20 +20,24 @@ class LatencyTable:
 
     Args:
         target: on what. One without a `machine_key()` is remembered by this process only.
+        what: was measured.
+
+    Attributes:
+        known: milliseconds by signature.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, what: str = "layers") -> None:
         key = getattr(target, "machine_key", None)
-        self._path = None if key is None else cache_folder() / f"layers-{key()}.json"
-        self._known = self._read()
+        self._path = None if key is None else cache_folder() / f"{what}-{key()}.json"
+        self.known = self._read()
 
     def get(self, signature: str) -> float | None:
         """What is known of a signature."""
-        return self._known.get(signature)
+        return self.known.get(signature)
 
     def put(self, signature: str, milliseconds: float) -> None:
         """Remember a measurement; a folder that cannot be written is no reason to fail."""
-        self._known[signature] = milliseconds
+        self.known[signature] = milliseconds
         if self._path is None:
             return
         from filelock import FileLock
@@ -41,8 +45,8 @@ class LatencyTable:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self._path.with_suffix(".lock")):
-                self._known = {**self._read(), **self._known}
-                write_cache(self._path, self._known)
+                self.known = {**self._read(), **self.known}
+                write_cache(self._path, self.known)
         except OSError:
             self._path = None
 

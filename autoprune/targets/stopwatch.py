@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from autoprune.errors import MissingExtra, TargetError
 from autoprune.targets.energy import energy_counter
@@ -27,6 +30,9 @@ class Stopwatch:
         block_ms: how long the candidate, and then the reference, runs in each round.
         provider: where a session of ONNX Runtime runs.
 
+    Attributes:
+        settings: the arguments, to make the same one somewhere else.
+
     Raises:
         TargetError: an argument that is no number, or too small.
     """
@@ -39,6 +45,13 @@ class Stopwatch:
         if not isinstance(block_ms, int | float) or not 0 < block_ms < math.inf:
             raise TargetError(f"target.block_ms: got {block_ms!r}, expected a number of milliseconds above 0")
         self.runtime, self.threads, self.provider = runtime, threads, provider
+        self.settings = {
+            "runtime": runtime,
+            "threads": threads,
+            "rounds": rounds,
+            "block_ms": block_ms,
+            "provider": provider,
+        }
         self._process = self._made(rounds, block_ms)
         self._brief: MeasuringProcess | None = None
 
@@ -55,14 +68,31 @@ class Stopwatch:
         """
         from autoprune.targets.interface import arrays
 
-        return self._process.measure(runnable.files, arrays(example))
+        return self.time(runnable.files, arrays(example))
 
     def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
         """The same in a tenth of the time, for tables of layers of which many are added up."""
         from autoprune.targets.interface import arrays
 
+        return self.time(runnable.files, arrays(example), brief=True)
+
+    def time(
+        self, files: Mapping[str, bytes], inputs: Mapping[str, np.ndarray[Any, Any]], *, brief: bool = False
+    ) -> Measurement:
+        """Latency of files as they are; needs no torch.
+
+        Args:
+            files: name -> content, the first one to be opened.
+            inputs: by name.
+            brief: in a tenth of the time.
+
+        Raises:
+            TargetError: the measuring process fails, twice.
+        """
+        if not brief:
+            return self._process.measure(files, inputs)
         self._brief = self._brief or self._made(BRIEF_ROUNDS, BRIEF_BLOCK_MS)
-        return self._brief.measure(runnable.files, arrays(example))
+        return self._brief.measure(files, inputs)
 
     def machine_key(self) -> str:
         """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
@@ -82,6 +112,9 @@ class Stopwatch:
 class Timed:
     """The half of a target on this machine that measures: what `build` gives, in a process of its own.
 
+    Attributes:
+        stopwatch: measures.
+
     Args:
         stopwatch: of its runtime.
         channel_multiple: prune to multiples of so many channels only.
@@ -92,7 +125,7 @@ class Timed:
 
     def __init__(self, stopwatch: Stopwatch, channel_multiple: int) -> None:
         check_count("channel_multiple", channel_multiple)
-        self.channel_multiple, self._stopwatch = channel_multiple, stopwatch
+        self.channel_multiple, self.stopwatch = channel_multiple, stopwatch
         self.measures = stopwatch.measures
 
     def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
@@ -101,15 +134,15 @@ class Timed:
         Raises:
             TargetError: the measuring process fails, twice.
         """
-        return self._stopwatch.measure(runnable, example)
+        return self.stopwatch.measure(runnable, example)
 
     def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
         """The same in a tenth of the time, for tables of layers of which many are added up."""
-        return self._stopwatch.measure_briefly(runnable, example)
+        return self.stopwatch.measure_briefly(runnable, example)
 
     def machine_key(self) -> str:
         """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
-        return self._stopwatch.machine_key()
+        return self.stopwatch.machine_key()
 
 
 def check_count(name: str, value: object) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from cluster_workers import HELD
 
+import autoprune
 from autoprune.cluster import Pool
 from autoprune.errors import BadInput
 from autoprune.record import Evaluation, Request
@@ -121,3 +122,38 @@ def test_what_no_node_has_is_refused_with_what_there_is(cluster: Any) -> None:
         Pool(HELD, {}, workers=3, address=cluster.address)
     with pytest.raises(BadInput, match="which no node has"):
         Pool(HELD, {}, workers=1, cpus_per_worker=2, address=cluster.address)
+
+
+def test_latency_is_measured_where_the_device_is_and_modelled_where_no_node_has_it(
+    tmp_path: Path, tiny_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path / "cache"))
+    made = started({"num_cpus": 1}, {"num_cpus": 1, "resources": {"pi4": 1}})
+    target = {**tiny_spec["target"], "resource": "pi4"}
+    tiny_spec |= {"target": target, "train": {"epochs": 0}, "search": {"rungs": [0], "profile": "costs"}}
+    tiny_spec |= {"space": {"prune": {"ratio": [0.0, 0.5]}}, "budget": {"trials": 3}}
+    said: list[str] = []
+
+    def listen(kind: str, payload: dict[str, Any]) -> None:
+        said.extend([payload["what"]] if kind == "warning" else [])
+
+    def sources(study: Any) -> set[str]:
+        return {trial.latest.measurement["sources"]["latency_ms"] for trial in study.results}
+
+    try:
+        tiny_spec["cluster"] = {"address": made.address, "workers": 2}
+        with pytest.raises(BadInput, match="2 workers need 2 CPU, 1 are free"):
+            autoprune.search(tiny_spec, run=tmp_path / "a")
+        tiny_spec["cluster"]["workers"] = 1
+        study = autoprune.search(tiny_spec, run=tmp_path / "a", on_event=listen)
+        assert sources(study) == {"measured on a node with pi4"} and "modelled" not in study.status()
+        assert not any("pi4" in line for line in said)
+        target["resource"] = "pi5"
+        study = autoprune.search(tiny_spec, run=tmp_path / "b", on_event=listen)
+        assert sources(study) == {
+            "modelled: of pi5 0 networks measured there before; the worker's processor stands in"
+        }
+        assert study.status()["modelled"]["latency_ms"]["trials"] == 3
+        assert "no node has pi5: latency there is modelled, not measured" in said
+    finally:
+        made.shutdown()

@@ -34,5 +34,7 @@ def test_what_is_modelled_is_told_apart_from_what_is_measured(tmp_path: Path) ->
         add(study, 88.0, 1.5, ratio=0.25)
         assert "modelled" not in study.status()
         for trial in study.trials:
-            trial.evaluations[0].measurement = {"sources": {"latency_ms": "modelled: pi4", "macs": "modelled: no"}}
+            trial.evaluations[0].measurement = {
+                "sources": {"latency_ms": "modelled: pi4", "macs": "modelled: no"}
+            }
         assert study.status()["modelled"] == {"latency_ms": {"trials": 1, "source": "modelled: pi4"}}
