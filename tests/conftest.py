@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tiny_spec import TINY_SPEC
+
+# How long an example takes says something of the machine and of what else runs there.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
