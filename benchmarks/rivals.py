@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/search_tables.py … --samplers auto,syne-ehvi --rivals ENV/bin/python
 
 `syne-ehvi` is Syne Tune's expected hypervolume improvement (BoTorch), `syne-evolution` its regularized evolution for
-several objectives, `neps-primo` NePS's PriMO, `neps-evolution` its regularized evolution of the two losses' sum. PriMO
-begins with MO-ASHA over a fidelity. A table has none, so each of three fidelities gives the same answer and counts as
-an evaluation of its own only where it asks for another network. None of them takes costs that are known beforehand.
+several objectives, `neps-primo` NePS's PriMO. PriMO begins with MO-ASHA over a fidelity. A table has none, so each of
+three fidelities gives the same answer, and counts as an evaluation only where it asks for another network. None of them
+takes costs that are known beforehand.
 
 Run by that environment's Python this file is the other side: it reads a line of JSON for each request from standard
 input, `["ask"]` or `["tell", number, [loss, loss]]`, and answers with a point or `null`.
@@ -97,7 +97,7 @@ def _syne(options: Mapping[str, Sequence[Any]], seed: int, evolve: bool) -> tupl
     return ask, tell
 
 
-def _neps(options: Mapping[str, Sequence[Any]], seed: int, evolve: bool) -> tuple[Ask, Tell]:
+def _neps(options: Mapping[str, Sequence[Any]], seed: int) -> tuple[Ask, Tell]:
     import random
 
     import neps
@@ -109,12 +109,8 @@ def _neps(options: Mapping[str, Sequence[Any]], seed: int, evolve: bool) -> tupl
     np.random.seed(seed)
     torch.manual_seed(seed)
     choices = {name: neps.HPOCategorical([str(v) for v in values]) for name, values in options.items()}
-    if evolve:
-        made = neps.algorithms.neps_regularized_evolution(convert_to_space(choices))
-    else:
-        space = convert_to_space({**choices, "epochs": neps.HPOInteger(1, FIDELITIES, is_fidelity=True)})
-        made = neps.algorithms.primo(space, prior_centers={})
-    asked, trials = neps.AskAndTell(made), []
+    space = convert_to_space({**choices, "epochs": neps.HPOInteger(1, FIDELITIES, is_fidelity=True)})
+    asked, trials = neps.AskAndTell(neps.algorithms.primo(space, prior_centers={})), []
 
     def ask() -> Point:
         trials.append(asked.ask())
@@ -130,8 +126,7 @@ def _neps(options: Mapping[str, Sequence[Any]], seed: int, evolve: bool) -> tupl
 RIVALS: Mapping[str, Callable[[Mapping[str, Sequence[Any]], int], tuple[Ask, Tell]]] = {
     "syne-ehvi": lambda options, seed: _syne(options, seed, evolve=False),
     "syne-evolution": lambda options, seed: _syne(options, seed, evolve=True),
-    "neps-primo": lambda options, seed: _neps(options, seed, evolve=False),
-    "neps-evolution": lambda options, seed: _neps(options, seed, evolve=True),
+    "neps-primo": _neps,
 }
 
 
