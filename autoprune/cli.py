@@ -323,7 +323,8 @@ def front(
 ) -> None:
     """Show the trials that no other one dominates.
 
-    JSON: a list of {"trial", "rung", "metrics", "choices"}, best by the first objective first; of trials that were
+    JSON: a list of {"trial", "rung", "metrics", "sources", "choices"}, best by the first objective first; "sources"
+    says what was measured and what is modelled, "unstable" is there where a time was not steady; of trials that were
     re-validated with {"seeds", "deviations"}.
     """
     from autoprune import api

@@ -66,7 +66,8 @@ from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, train
 from autoprune.training import Training, is_gradual
 
-SIZE, ENERGY = "size_bytes", "energy_uj"
+SIZE, ENERGY, LATENCY = "size_bytes", "energy_uj", "latency_ms"
+MEASURED = "measured on the machine that searched"
 INHERITED, TARGET = "inherited_from", "target"
 PROBE_STEPS = 4
 HARMLESS_BITS, COMPARED = 8, 1000  # bits that hardly change anything; examples that tell what fewer do
@@ -281,8 +282,7 @@ class Evaluator:
         with clock.time("measure"):
             measurement = self._measure(runnable, context, anew=request.repeat > 0)
             result.metrics.update(measurement.metrics)
-            result.measurement = measurement.to_json()
-            result.measurement["sources"] = {ENERGY: ENERGY_SOURCE, **measurement.sources}
+            result.measurement = {**measurement.to_json(), "sources": self.sources(measurement)}
 
     def _unquantized(
         self, trained: nn.Module, rounded: Runnable, result: Evaluation, context: Context
@@ -310,6 +310,13 @@ class Evaluator:
         if anew or key not in self._measured:
             self._measured[key] = context.target.measure(runnable, self.example)
         return self._measured[key]
+
+    def sources(self, measurement: Measurement) -> dict[str, str]:
+        """Latency and energy, on each target, -> whether they were measured or modelled, and by what."""
+        several = [f"@{name}" for name in self.spec.target] if len(self.spec.target) > 1 else []
+        usual = {ENERGY: ENERGY_SOURCE, **({LATENCY: MEASURED} if measurement.rounds else {})}
+        found = {f"{metric}{at}": source for at in ("", *several) for metric, source in usual.items()}
+        return {**found, **measurement.sources}
 
     def deploy(self, model: nn.Module, choices: Choices, context: Context) -> tuple[nn.Module, Runnable]:
         """The trained candidate as it is shipped: the module with its quantizers, and what the target runs."""

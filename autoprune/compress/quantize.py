@@ -74,7 +74,8 @@ class Quantize(Technique):
         include: patterns of layer names that may be quantized; empty means all.
         exclude: patterns of layer names that stay float.
         fixed: pattern of layer names -> bits of their weights in every candidate: these layers are no choice. Their
-            inputs have eight bits where the weights have eight or fewer, and stay float otherwise.
+            inputs have eight bits where the weights have eight or fewer; otherwise they stay float, or have 16 bits
+            where the target computes in fixed point.
     """
 
     name = "quantize"
@@ -166,7 +167,7 @@ class Quantize(Technique):
         return {"layers": layers, "notes": self._notes()}
 
     def _notes(self) -> list[str]:
-        bits = [*self.activation_bits.values, *map(_input_bits, self.fixed.values())]
+        bits = [*self.activation_bits.values, *(_input_bits(width, False) for width in self.fixed.values())]
         if CODEBOOK in self.quantizer and any(int(width) < FLOAT_BITS for width in bits):
             return [
                 "codebook: layers multiply in floating point, also where their inputs are rounded to integers: no "
@@ -208,7 +209,8 @@ class Quantize(Technique):
                     f"space.quantize.fixed: no layer that can be quantized is called {pattern!r}"
                     f"{nearest(pattern, layers)}"
                 )
-            if bits not in target.weight_bits or _input_bits(bits) not in target.activation_bits:
+            input_bits = _input_bits(bits, is_fixed_point(target))
+            if bits not in target.weight_bits or input_bits not in target.activation_bits:
                 raise TargetError(
                     f"space.quantize.fixed.{pattern}: the target cannot run {bits} bits; it takes "
                     f"{', '.join(map(str, target.weight_bits))}"
@@ -216,8 +218,12 @@ class Quantize(Technique):
 
     def bits(self, model: nn.Module, choices: Choices) -> dict[str, tuple[int, int]]:
         """`Widths` of each layer that does not stay float; both factors of one have its bits."""
-        fixed = self._all_fixed(model)
-        found = {layer: (bits, _input_bits(bits)) for layer, bits in fixed.items() if bits < FLOAT_BITS}
+        fixed, is_fixed_point = self._all_fixed(model), choices.values_unread.get(GRANULARITY) == FIXED_POINT
+        found = {
+            layer: (bits, _input_bits(bits, is_fixed_point))
+            for layer, bits in fixed.items()
+            if bits < FLOAT_BITS
+        }
         for layer, reason in self._layers(model):
             if reason or layer in fixed:
                 continue
@@ -351,12 +357,11 @@ def _legal(field: str, options: Options, legal: Iterable[int]) -> Options:
     return Options(values, options.neutral)
 
 
-def _input_bits(weight_bits: int) -> int:
+def _input_bits(weight_bits: int, is_fixed_point: bool) -> int:
     """The bits of the input of a layer whose weight has a fixed number of them."""
     if weight_bits <= INTEGER_BITS:
         return INTEGER_BITS
-    # Between them there are fixed-point numbers only.
-    return HALF_BITS if weight_bits < HALF_BITS else FLOAT_BITS
+    return HALF_BITS if is_fixed_point else FLOAT_BITS
 
 
 def why_float(model: nn.Module, name: str) -> str:

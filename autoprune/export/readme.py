@@ -21,7 +21,7 @@ _PAGE = """\
 
 {table}
 
-Latency is of one example on one thread of the machine that searched; accuracy is on the test split.
+{sources}
 All figures, and the check that this is the model that was measured, are in `metrics.json`; what it is made of
 in `structure.json`; how it was found in `config.yaml`.
 
@@ -86,6 +86,7 @@ def text(
         name=config.get("name", "A model compressed by autoprune"),
         sentence=_sentence(metrics),
         table=_table(metrics),
+        sources=_sources(metrics),
         inputs=_inputs(inputs, dict(structure.get("structure") or {}).get("runtime") or {}),
         called=_called(inputs, structure["takes"]),
         preparation=_preparation(config.get("input")),
@@ -143,6 +144,13 @@ def _table(metrics: Mapping[str, Any]) -> str:
     both = [name for name in SHOWN if name in export and name in baseline]
     rows = [f"| {name} | {baseline[name]:.6g} | {export[name]:.6g} |" for name in both]
     return "\n".join(["| | baseline | this model |", "|---|---|---|", *rows])
+
+
+def _sources(metrics: Mapping[str, Any]) -> str:
+    """Where the figures are from."""
+    told = [f"`{name}` is {source}" for name, source in metrics.get("sources", {}).items()]
+    unsteady = ["that time kept changing while it was measured"] if metrics.get("unstable") else []
+    return "; ".join(["Accuracy is on the test split, costs are of one example", *told, *unsteady]) + "."
 
 
 def _preparation(given: Any) -> str:

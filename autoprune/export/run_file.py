@@ -6,6 +6,7 @@ import anything of autoprune. Each line of its input names two .npz files, separ
 where the outputs go. It answers each with a line.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -155,7 +156,6 @@ def open_litert(file: str) -> Model:
 
 def open_savedmodel(file: str) -> Model:
     """By TensorFlow, one example at a time."""
-    import os
     import tarfile
     import tempfile
 
@@ -226,13 +226,15 @@ RUNTIMES: dict[str, tuple[Callable[[str], Model], tuple[str, ...]]] = {
 
 def main(runtime: str, file: str) -> None:
     """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a library that prints, in whatever language, does not answer for us
     sizes, run = RUNTIMES[runtime][0](file)
     for line in sys.stdin:
         given, made = line.rstrip("\n").split("\t")
         with np.load(given, allow_pickle=False) as arrays:
             inputs = _wanted(dict(arrays), list(sizes))
         np.savez(made, **run_all(sizes, run, inputs))
-        print("done", flush=True)
+        print("done", file=answers, flush=True)
 
 
 def _wanted(arrays: Arrays, names: list[str]) -> Arrays:

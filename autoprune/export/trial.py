@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -30,6 +30,7 @@ from autoprune.task import evaluate_metrics
 
 MEASUREMENTS = 3
 TIE = 0.05
+Told = TypeVar("Told")
 
 
 def export_trial(
@@ -192,7 +193,7 @@ class _Measured(NamedTuple):
     target: Target
     name: str
 
-    def of(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def of(self, metrics: Mapping[str, Told]) -> dict[str, Told]:
         """What holds for this target: its own figures under their plain names, none of the others."""
         own = f"@{self.name}"
         plain = {name: value for name, value in metrics.items() if "@" not in name}
@@ -210,12 +211,13 @@ def _figures(
     trial, evaluator, target = measured.trial, measured.evaluator, measured.target
     recorded, first = measured.of(_measured(trial)), measured.of(evaluator.baseline)
     baseline = target.build(evaluator.reference, evaluator.example)
+    found = _best_measurement(evaluator, target, runnable, recorded["latency_ms"])
     return {
         "search": {**recorded, **tested, "validation": recorded, **_means(trial)},
         "export": {
             **tested,
             **measured.of(costs),
-            **_best_measurement(evaluator, target, runnable, recorded["latency_ms"]).metrics,
+            **found.metrics,
             "file_bytes": _file_bytes(runnable),
         },
         "baseline": {
@@ -224,6 +226,8 @@ def _figures(
             **_best_measurement(evaluator, target, baseline, first["latency_ms"]).metrics,
             "file_bytes": _file_bytes(baseline),
         },
+        "sources": {**measured.of(evaluator.sources(found)), **found.sources},
+        "unstable": found.unstable,
     }
 
 

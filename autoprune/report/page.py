@@ -20,7 +20,16 @@ from autoprune.report.figures import (
     layer_chart,
     outside,
 )
-from autoprune.report.readable import change, duration, figure, limit, modelled, summary, with_deviation
+from autoprune.report.readable import (
+    change,
+    duration,
+    figure,
+    limit,
+    modelled,
+    provenance,
+    summary,
+    with_deviation,
+)
 from autoprune.study import Study, Trial
 
 MOST_REASONS = 8
@@ -234,7 +243,8 @@ def _table(study: Study, chosen: Trial | None) -> str:
         _row(trial, names, chosen is not None and trial.number == chosen.number) for trial in front
     )
     table = _html_table(f"{head}<th>choices</th>", rows)
-    return f'<h2>The front as a table</h2><div class="scroll">{table}</div>'
+    notes = "".join(f'<p class="soft">{escape(line)}</p>' for line in provenance(front))
+    return f'<h2>The front as a table</h2><div class="scroll">{table}</div>{notes}'
 
 
 def _explanations(study: Study) -> str:

@@ -6,10 +6,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.constraint import Constraint
 from autoprune.space import Value
+
+if TYPE_CHECKING:
+    from autoprune.study import Trial
 
 MOST_LISTED = 8
 LEAST_DEVIATION = 1e-6  # of the mean; less is rounding
@@ -163,3 +166,15 @@ def modelled(status: Mapping[str, Any]) -> dict[str, str]:
     found = status.get("modelled", {})
     lines = [f"{name} of {one['trials']} trials: {one['source']}" for name, one in found.items()]
     return {"not measured": "\n".join(lines)} if lines else {}
+
+
+def provenance(trials: Sequence[Trial]) -> list[str]:
+    """Lines on which figures were measured and which are modelled, and on times that were not steady."""
+    found = {(metric, source) for trial in trials for metric, source in trial.sources.items()}
+    lines = [f"{metric}: {source}" for metric, source in sorted(found)]
+    if unsteady := [str(trial.number) for trial in trials if trial.is_unstable]:
+        listed = ", ".join(unsteady)
+        lines.append(
+            f"unstable, also when measured again: the times of trial {listed}; mind close differences"
+        )
+    return lines

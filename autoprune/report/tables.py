@@ -19,6 +19,7 @@ from autoprune.report.readable import (
     figure,
     limit,
     modelled,
+    provenance,
     rungs,
     spent,
     summary,
@@ -265,6 +266,8 @@ def print_front(console: Console, study: Study) -> None:
         values = [with_deviation(n, trial.metrics.get(n), trial.deviations.get(n)) for n in names]
         _add(table, trial.number, trial.rung, *values, " · ".join(summary(trial.read or trial.choices)))
     console.print(table)
+    for line in provenance(front):
+        console.print(Text(line, style="dim"))
 
 
 def metric_names(trials: Iterable[Trial]) -> list[str]:
@@ -273,8 +276,9 @@ def metric_names(trials: Iterable[Trial]) -> list[str]:
 
 
 def front_rows(study: Study) -> list[dict[str, Any]]:
-    """The front as plain data: `trial`, `rung`, `metrics`, `choices`; best by the first objective first.
+    """The front as plain data: `trial`, `rung`, `metrics`, `sources`, `choices`; best by the first objective first.
 
+    `sources` says which figures were measured and which are modelled; `unstable` is there where a time was not steady.
     A trial that was re-validated has `seeds` and `deviations`, too; its metrics are means.
     """
     return [{**t.summary(), "rung": t.rung, "choices": dict(t.choices)} for t in study.front]

@@ -130,9 +130,21 @@ class Trial:
         """Whether it has a result that meets every constraint of the study."""
         return self.has_result and self.violation <= 0
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Latency and energy -> whether they were measured or modelled, and by what."""
+        return dict(self.latest.measurement.get("sources", {})) if self.latest is not None else {}
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the time of its network kept changing while it was measured, also when that was done again."""
+        return self.latest is not None and bool(self.latest.measurement.get("unstable", False))
+
     def summary(self) -> dict[str, Any]:
-        """Its number and figures as plain data, with deviations and seeds where it was re-validated."""
-        found: dict[str, Any] = {"trial": self.number, "metrics": dict(self.metrics)}
+        """Its number, figures and where these are from as plain data, with deviations and seeds where re-validated."""
+        found: dict[str, Any] = {"trial": self.number, "metrics": dict(self.metrics), "sources": self.sources}
+        if self.is_unstable:
+            found["unstable"] = True
         if self.is_revalidated:
             found |= {"seeds": len(self.validations), "deviations": self.deviations}
         return found

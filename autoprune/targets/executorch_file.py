@@ -11,6 +11,21 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def read_apart(program: Any) -> None:
+    """Give everything that reads a rounded number a reading of its own, in place.
+
+    XNNPACK takes the reading into the operation behind it. Where one operation keeps integers and another does not,
+    a reading that they share makes a program that does not load.
+    """
+    graph = program.graph_module.graph
+    for node in [node for node in graph.nodes if "dequantize" in str(node.target)]:
+        for reader in list(node.users)[1:]:
+            with graph.inserting_before(reader):
+                reader.replace_input_with(node, graph.node_copy(node))
+    program.graph_module.recompile()
 
 
 def main(request: dict[str, str]) -> dict[str, str]:
@@ -24,6 +39,7 @@ def main(request: dict[str, str]) -> dict[str, str]:
     try:
         with torch.no_grad():
             program = torch.export.load(request["program"])
+            read_apart(program)
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             with Path(request["executorch"]).open("wb") as file:
                 lowered.to_executorch().write_to_file(file)

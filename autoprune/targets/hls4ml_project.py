@@ -36,6 +36,7 @@ def cleaned(path: str) -> Any:
 
     model = cleanup_model(ModelWrapper(path))
     pool_whole_images(model)
+    round_before_flattening(model)
     if any(node.op_type in ("Conv", *POOLS) for node in model.graph.node):
         disguise_averages(model)
         model = model.transform(ConvertToChannelsLastAndClean(make_input_channels_last=True))
@@ -64,6 +65,25 @@ def pool_whole_images(model: Any) -> None:
         model.graph.node.remove(node)
         for further, one in enumerate(made):
             model.graph.node.insert(index + further, one)
+
+
+def round_before_flattening(model: Any) -> None:
+    """Let what rounds a flattened image round the image: qonnx turns axes only where a product follows directly."""
+    for node in [node for node in model.graph.node if node.op_type in ("Flatten", "Reshape")]:
+        readers = model.find_consumers(node.output[0]) or []
+        quant = readers[0] if len(readers) == 1 else None
+        if (
+            quant is None
+            or quant.op_type != "Quant"
+            or math.prod(model.get_tensor_shape(quant.input[1])) != 1
+        ):
+            continue
+        image, flat, rounded = node.input[0], node.output[0], quant.output[0]
+        model.set_tensor_shape(flat, model.get_tensor_shape(image))
+        quant.input[0], quant.output[0] = image, flat
+        node.input[0], node.output[0] = flat, rounded
+        model.graph.node.remove(quant)
+        model.graph.node.insert(list(model.graph.node).index(node), quant)
 
 
 def disguise_averages(model: Any) -> None:

@@ -263,6 +263,16 @@ def test_fixed_layers_are_no_choice_but_always_at_their_bits() -> None:
     assert technique.bits(model, Choices({})) == {"head": (4, 8)}
 
 
+@pytest.mark.parametrize(("bits", "inputs_have"), [(6, 8), (12, 16), (16, 16)])
+def test_fixed_layers_of_a_circuit_read_fixed_point_numbers(bits: int, inputs_have: int) -> None:
+    model, inputs = network("residual")
+    technique = Quantize(fixed={"head": bits})
+    space = technique.choices(model, inputs[:1], Fpga(reuse=1))
+    assert technique.bits(model, Choices({GRANULARITY: space[GRANULARITY].neutral})) == {
+        "head": (bits, inputs_have)
+    }
+
+
 @pytest.mark.parametrize(
     ("fixed", "error", "match"),
     [

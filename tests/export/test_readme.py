@@ -26,6 +26,13 @@ def test_the_readme_says_how_inputs_are_made(given, expected):
     assert expected in text(torch.zeros(1, 2), {"input": given})
 
 
+def test_figures_are_said_to_be_measured_or_modelled():
+    metrics = {"sources": {"latency_ms": "modelled: by hand"}, "unstable": True}
+    assert "of one example; `latency_ms` is modelled: by hand; that time kept changing" in readme.text(
+        {"inputs": [], "takes": "tensor"}, metrics, {}, []
+    )
+
+
 def test_inputs_of_whole_numbers_keep_their_type():
     written = text(torch.zeros(1, 16, dtype=torch.int64), files=["model.onnx"])
     assert "`(N, 16)`, dtype `int64`" in written and "np.ones((1, 16), dtype=np.int64)" in written

@@ -86,7 +86,14 @@ def test_csv_has_a_column_for_each_metric_and_choice(searched):
 
 def test_rows_of_the_front_are_plain_data(searched):
     row = tables.front_rows(searched)[0]
-    assert set(row) == {"trial", "rung", "metrics", "choices"}
+    assert set(row) - {"unstable"} == {"trial", "rung", "metrics", "sources", "choices"}
+
+
+def test_a_front_says_what_is_modelled_and_whose_times_were_not_steady(searched):
+    unsteady = [row["trial"] for row in tables.front_rows(searched) if row.get("unstable")]
+    text = printed(tables.print_front, searched)
+    assert "energy_uj: modelled: by hand" in text and len(unsteady) > 0
+    assert f"the times of trial {', '.join(map(str, unsteady))};" in text
 
 
 def test_checks_and_listing_print_one_line_each():
