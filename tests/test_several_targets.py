@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from search.inline_workers import InlineWorkers
 from tiny_spec import TINY_SPEC
 
 import autoprune
 from autoprune.errors import BadInput, SpecError
+from autoprune.evaluate import Evaluator
+from autoprune.spec import Spec
 from autoprune.study import Study
 
 FAST = {"rounds": 2, "block_ms": 1.0}
@@ -26,13 +30,34 @@ SPEC: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    import ray
+class _Here(InlineWorkers):
+    """One evaluator, in this process: no cluster takes part in what is tested here."""
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield autoprune.search(SPEC, run=tmp_path_factory.mktemp("several") / "run")
-    ray.shutdown()
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__(evaluator.evaluate)
+        self._evaluator = evaluator
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._evaluator, method)(*arguments)
+
+    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        return [self.call(method, *arguments) for arguments in calls]
+
+    broadcast = call
+
+
+@contextmanager
+def _workers(spec: Spec, *_: Any) -> Iterator[_Here]:
+    evaluator = Evaluator(spec)
+    evaluator.attach_data(None)
+    yield _Here(evaluator)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoprune.api._workers", _workers)
+        return autoprune.search(SPEC, run=tmp_path_factory.mktemp("several") / "run")
 
 
 def test_every_trial_has_the_figures_of_both(searched: Study) -> None:
@@ -40,6 +65,8 @@ def test_every_trial_has_the_figures_of_both(searched: Study) -> None:
         assert trial.metrics["latency_ms"] == trial.metrics["latency_ms@here"] > 0
         assert trial.metrics["latency_ms@intel"] > 0
         assert trial.metrics["energy_uj@intel"] == trial.metrics["energy_uj"]
+        assert trial.sources["latency_ms@intel"].startswith("measured")
+        assert trial.sources["energy_uj@intel"].startswith("modelled")
 
 
 def test_each_target_gets_an_artifact_that_is_proven(searched: Study, tmp_path: Path) -> None:
@@ -50,7 +77,8 @@ def test_each_target_gets_an_artifact_that_is_proven(searched: Study, tmp_path: 
         assert (folder / name / file).is_file()
         assert metrics["parity"][reader]["agreement"] == 100.0
         assert set(metrics["export"]) >= {"latency_ms", "energy_uj"}
-        assert not any("@" in metric for metric in metrics["export"])
+        assert not any("@" in metric for metric in {**metrics["export"], **metrics["sources"]})
+        assert metrics["sources"]["energy_uj"].startswith("modelled")
         autoprune.load(folder / name)
 
 

@@ -281,7 +281,16 @@ def front_rows(study: Study) -> list[dict[str, Any]]:
     `sources` says which figures were measured and which are modelled; `unstable` is there where a time was not steady.
     A trial that was re-validated has `seeds` and `deviations`, too; its metrics are means.
     """
-    return [{**t.summary(), "rung": t.rung, "choices": dict(t.choices)} for t in study.front]
+    return [
+        {
+            **trial.summary(),
+            "rung": trial.rung,
+            "choices": dict(trial.choices),
+            "sources": trial.sources,
+            **({"unstable": True} if trial.is_unstable else {}),
+        }
+        for trial in study.front
+    ]
 
 
 def front_csv(study: Study) -> str:

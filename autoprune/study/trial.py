@@ -141,10 +141,8 @@ class Trial:
         return self.latest is not None and bool(self.latest.measurement.get("unstable", False))
 
     def summary(self) -> dict[str, Any]:
-        """Its number, figures and where these are from as plain data, with deviations and seeds where re-validated."""
-        found: dict[str, Any] = {"trial": self.number, "metrics": dict(self.metrics), "sources": self.sources}
-        if self.is_unstable:
-            found["unstable"] = True
+        """Its number and figures as plain data, with deviations and seeds where it was re-validated."""
+        found: dict[str, Any] = {"trial": self.number, "metrics": dict(self.metrics)}
         if self.is_revalidated:
             found |= {"seeds": len(self.validations), "deviations": self.deviations}
         return found

@@ -53,7 +53,7 @@ def traced(model: nn.Module, interface: Interface, axes: Axes) -> onnx.ModelProt
 
     buffer = io.BytesIO()
     export: Any = torch.onnx.export  # its stubs know of file names only
-    with torch.no_grad(), _silence(), _translations():
+    with torch.no_grad(), silence(), _translations():
         export(
             Flat(model, interface.example),
             _example_tensors(interface, axes),
@@ -80,7 +80,7 @@ def exported(model: nn.Module, interface: Interface, axes: Axes) -> onnx.ModelPr
     inputs = interface.inputs_by_name
     sizes = tuple(dict.fromkeys(axes.get(name, {}), torch.export.Dim.AUTO) for name in inputs)
     export: Any = torch.onnx.export
-    with torch.no_grad(), _silence():
+    with torch.no_grad(), silence():
         program = export(
             Flat(_with_symbols(model), interface.example),
             _example_tensors(interface, axes),
@@ -137,7 +137,7 @@ def _configured(model: nn.Module, settings: Mapping[str, Any]) -> Iterator[None]
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Exporters warn of their own deprecation and of every shape that they trace."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

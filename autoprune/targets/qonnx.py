@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from autoprune.deployed.kinds import FUNCTIONS
 from autoprune.deployed.quantizers import ActivationQuantizer, QuantizedLayer, along, has_one_scale
 from autoprune.errors import ModelError, raised
 from autoprune.targets.interface import Interface
-from autoprune.targets.onnx_exporters import Flat, plain_forward
+from autoprune.targets.onnx_exporters import Flat, plain_forward, silence
 from autoprune.tensors import Inputs, call
 
 MODEL_FILE = "model.qonnx.onnx"
@@ -157,8 +156,7 @@ def to_qonnx(model: nn.Module, example: Inputs) -> bytes:
     made = with_quant_nodes(model)
     buffer = io.BytesIO()
     export: Any = torch.onnx.export  # its stubs know of file names only
-    with torch.no_grad(), plain_forward(made), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), plain_forward(made), silence():
         interface = Interface(example, call(made, example))
         try:
             export(

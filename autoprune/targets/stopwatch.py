@@ -28,7 +28,7 @@ class Stopwatch:
         threads: of one inference. More than one makes measurements depend on what else runs here.
         rounds: of a measurement. Fewer are faster and less certain.
         block_ms: how long the candidate, and then the reference, runs in each round.
-        provider: where a session of ONNX Runtime runs.
+        provider: where it runs, of `runtimes.PROVIDERS`.
 
     Attributes:
         settings: the arguments, to make the same one somewhere else.

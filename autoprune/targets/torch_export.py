@@ -1,4 +1,4 @@
-"""The target `torch`: PyTorch's own operations, one by one, on this machine's processor; and its files.
+"""The target `torch`: PyTorch's own operations, on this machine's processor or graphics card; and its files.
 
     model.pt2            a `torch.export` program: what is measured, and what `--format torch_export` writes
     model.aoti.pt2       the same compiled by AOTInductor, for C++ and for this kind of processor: an export only
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from autoprune.deployed.quantizers import ActivationQuantizer
-from autoprune.errors import ModelError
+from autoprune.errors import ModelError, TargetError
 from autoprune.space import Value
 from autoprune.targets.interface import Interface
 from autoprune.targets.onnx_exporters import Flat, plain_forward
@@ -68,24 +68,34 @@ class TorchProgram:
 
 
 class Torch(Timed):
-    """PyTorch, operation by operation, on this machine's processor.
+    """PyTorch, operation by operation, on this machine's processor, or as a CUDA graph on its graphics card.
 
     Args:
         threads: of one inference.
         rounds, block_ms: of a measurement (see `stopwatch.Stopwatch`).
         channel_multiple: prune to multiples of so many channels only.
+        provider: where it is measured: `cpu` or `cuda`. Accuracies are computed on the processor.
 
     Raises:
-        TargetError: an argument that is no number, or too small.
+        TargetError: an argument that is no number, or too small, or a provider that is not here.
     """
 
     weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
     activation_bits = (2, 3, 4, 5, 6, 7, 8, 32)
 
     def __init__(
-        self, threads: int = 1, rounds: int = 20, block_ms: float = 20.0, channel_multiple: int = 1
+        self,
+        threads: int = 1,
+        rounds: int = 20,
+        block_ms: float = 20.0,
+        channel_multiple: int = 1,
+        provider: str = "cpu",
     ) -> None:
-        super().__init__(Stopwatch("torch", threads, rounds, block_ms), channel_multiple)
+        if provider not in ("cpu", "cuda"):
+            raise TargetError(f"target.provider: got {provider!r}, accepted are cpu, cuda")
+        if provider == "cuda" and not torch.cuda.is_available():
+            raise TargetError("target.provider: torch sees no CUDA device here; use provider: cpu")
+        super().__init__(Stopwatch("torch", threads, rounds, block_ms, provider), channel_multiple)
 
     def supports(self, choices: dict[str, Value]) -> str | None:
         """Why some bit width cannot run here, None when all can."""

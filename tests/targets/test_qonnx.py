@@ -71,6 +71,16 @@ def test_every_weight_bias_and_rounded_tensor_has_a_node_of_its_bits() -> None:
     assert bits.count(7) >= 3 and len(nodes) >= 3 + 3 + 3  # what layers read, and biases
 
 
+def test_what_it_cannot_carry_is_one_sentence_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    class Unknown(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvalsh(x @ x.mT)
+
+    with pytest.raises(ModelError, match="cannot be written as QONNX: .*eigvalsh"):
+        to_qonnx(Unknown().eval(), INPUTS[:1])
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("form", [PER_CHANNEL])
 def test_hls4ml_takes_fixed_point_only(form: str) -> None:
     with pytest.raises(ModelError, match="hls4ml needs fixed-point numbers .* stem, branch, head"):
