@@ -51,7 +51,15 @@ from autoprune.structure.parametrize import fold_parametrizations, make_model
 from autoprune.supernet import Supernet
 from autoprune.targets import Measurement, Runnable, Target, load_targets
 from autoprune.targets.elsewhere import Ask, elsewhere_of
-from autoprune.targets.target import OWN_CHOICES, Priced, configured, own_choices, price, problems_of
+from autoprune.targets.target import (
+    OWN_CHOICES,
+    Priced,
+    configured,
+    designs,
+    own_choices,
+    price,
+    problems_of,
+)
 from autoprune.task import (
     ArraySplit,
     Data,
@@ -448,6 +456,7 @@ class Evaluator:
         return {
             "choices": Space(choices).to_json(),
             "techniques": details,
+            "designs": designs(self.target, make_model(self.task, {}).eval(), self.example),
             "examples": {"train": len(self.data.train), "val": len(self.data.val)},
             "warnings": warnings,
         }

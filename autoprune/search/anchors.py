@@ -8,7 +8,7 @@ random points (.50): random points hardly ever compress all layers alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -39,16 +39,19 @@ UNTOLD = (".criterion", ".schedule", ".quantizer", ".method")
 Point = dict[str, Value]
 
 
-def anchors(space: Space, neutral: Mapping[str, Value]) -> list[Point]:
+def anchors(
+    space: Space, neutral: Mapping[str, Value], designs: Sequence[Mapping[str, Value]] = ()
+) -> list[Point]:
     """Up to `MOST` different points of the space, the most telling first.
 
     Args:
         space: the space.
         neutral: the uncompressed baseline; where it lies outside the space the nearest point stands for it.
+        designs: values of the target's own choices that go together, each tried in eight bits.
     """
     start = {name: _nearest(choice, neutral[name]) for name, choice in space.items()}
     points: list[Point] = []
-    for point in _designs(space, start):
+    for point in _designs(space, start, designs):
         if point not in points:
             points.append(point)
     return points[:MOST]
@@ -61,7 +64,7 @@ def first_points(study: Study) -> list[Point]:
     like, of which nothing is known yet.
     """
     space, neutral = study.space, study.space.neutral()
-    uniform = anchors(space, neutral)
+    uniform = anchors(space, neutral, study.profile.get("designs", ()))
     known = foreknown(study.spec, study.profile)
     if known.prices is None:
         return uniform
@@ -124,10 +127,12 @@ def _varied(space: Space, point: Point, number: int) -> Point:
     return {**point, **turned}
 
 
-def _designs(space: Space, start: Point) -> Iterator[Point]:
+def _designs(space: Space, start: Point, of_target: Sequence[Mapping[str, Value]]) -> Iterator[Point]:
     yield start
     start = _with(space, start, "store.coding", lambda choice: choice.at(1.0))  # coded files are never larger
     integer = _with(space, start, "_bits", _integer_bits)
+    for made in of_target:
+        yield {**integer, **{name: value for name, value in made.items() if name in space}}
     for ratio in RATIOS:
         yield _with(space, integer, ".ratio", partial(_nearest, value=ratio))
     small = {name: _opposite(space[name], start[name]) for name in space if name.startswith("architecture.")}

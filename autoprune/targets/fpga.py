@@ -85,6 +85,28 @@ class Fpga:
         options = Options(self.reuse, neutral=self.reuse[-1])
         return {f"{OWN_CHOICES}{shape.name}{REUSE}": options for shape in layer_shapes(model, example)}
 
+    def designs(self, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
+        """For each reuse of the layer with most places, the largest of every other with which it takes no longer.
+
+        Layers of a stream work at the same time, so that whatever is faster than the slowest wastes multipliers.
+        """
+        from autoprune.deployed.shapes import layer_shapes
+
+        if len(self.reuse) < 2:
+            return []
+        shapes = {shape.name: shape for shape in layer_shapes(model, example)}
+        most = max(math.prod(shape.gives) for shape in shapes.values())
+        return [
+            {
+                f"{OWN_CHOICES}{name}{REUSE}": max(
+                    [one for one in self.reuse if one * math.prod(shape.gives) <= slowest * most]
+                    or self.reuse[:1]
+                )
+                for name, shape in shapes.items()
+            }
+            for slowest in reversed(self.reuse)
+        ]
+
     def configured(self, choices: Choices) -> Fpga:
         """This target with the reuse that was chosen for each layer."""
         made = Fpga(self.reuse, self.part, self.megahertz, self.io)

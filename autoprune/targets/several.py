@@ -112,6 +112,17 @@ class Several:
             for choice, found in contract.own_choices(one, model, example).items()
         }
 
+    def designs(self, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
+        """Those of each, under the names that its choices have here."""
+        return [
+            {
+                f"{OWN_CHOICES}{name}.{choice.removeprefix(OWN_CHOICES)}": value
+                for choice, value in made.items()
+            }
+            for name, one in self.targets.items()
+            for made in contract.designs(one, model, example)
+        ]
+
     def configured(self, choices: Choices) -> Several:
         """Each as its own choices set it."""
         return Several(

@@ -2,7 +2,8 @@
 
 `Target` is what every target has. What only some can do is a protocol of its own, and the functions below ask any
 target for it: figures that are known before training (`Priced`), choices that belong to the target itself, such as
-the reuse factor of a circuit (`Configurable`), and layers that it cannot run at all (`Selective`).
+the reuse factor of a circuit (`Configurable`), values of these that go together (`Designing`), and layers that it
+cannot run at all (`Selective`).
 """
 
 from __future__ import annotations
@@ -129,6 +130,15 @@ class Configurable(Protocol):
 
 
 @runtime_checkable
+class Designing(Protocol):
+    """A configurable target that knows what is worth trying first."""
+
+    def designs(self, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
+        """Values of its own choices that go together, a handful, the most modest first."""
+        ...
+
+
+@runtime_checkable
 class Selective(Protocol):
     """A target that cannot run every layer."""
 
@@ -145,6 +155,11 @@ def price(target: Target, model: nn.Module, example: Inputs) -> dict[str, float]
 def own_choices(target: Target, model: nn.Module, example: Inputs) -> dict[str, Choice]:
     """The choices that belong to a target."""
     return target.choices(model, example) if isinstance(target, Configurable) else {}
+
+
+def designs(target: Target, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
+    """Values of a target's own choices that are worth trying first."""
+    return target.designs(model, example) if isinstance(target, Designing) else []
 
 
 def configured(target: Target, choices: Choices) -> Target:

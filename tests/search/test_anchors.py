@@ -31,6 +31,13 @@ def test_they_start_from_the_baseline_and_compress_it_alike() -> None:
     assert {point["architecture.norm"] for point in points} == {"batch", "none"}
 
 
+def test_what_the_target_says_goes_together_is_tried_in_eight_bits() -> None:
+    space = Space({**FULL, "target.a.reuse": Options((1, 64), 64)})
+    points = anchors(space, space.neutral(), [{"target.a.reuse": 1, "target.gone.reuse": 1}])
+    assert points[1] == {**points[2], "target.a.reuse": 1}
+    assert points[1]["quantize.a.weight_bits"] == 8
+
+
 @pytest.mark.parametrize(
     "choices",
     [

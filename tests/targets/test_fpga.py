@@ -57,6 +57,18 @@ def test_reuse_is_a_choice_of_each_layer_and_trades_blocks_for_cycles() -> None:
     assert small["latency_ms"] == small["cycles"] / 1e5
 
 
+def test_designs_give_layers_the_same_time() -> None:
+    target = Fpga(reuse=(1, 4, 16, 64))
+    designs = target.designs(network(), EXAMPLE)
+    assert [(made["target.0.reuse"], made["target.4.reuse"]) for made in designs] == [
+        (64, 64),
+        (16, 64),
+        (4, 64),
+        (1, 64),
+    ]  # the convolution has 64 places, the linear layer one
+    assert Fpga(reuse=4).designs(network(), EXAMPLE) == []
+
+
 def test_one_reuse_for_all_is_no_choice() -> None:
     assert Fpga(reuse=4).choices(network(), EXAMPLE) == {}
 

@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.errors import TargetError
 from autoprune.space import Choices, Options
 from autoprune.targets import Measurement, Several
-from autoprune.targets.target import configured
+from autoprune.targets.target import configured, designs
 
 
 class Board:
@@ -40,6 +40,9 @@ class Board:
 
     def choices(self, model: nn.Module, example: Any) -> dict[str, Any]:
         return {"target.reuse": Options((1, 2), 1)}
+
+    def designs(self, model: nn.Module, example: Any) -> list[dict[str, Any]]:
+        return [{"target.reuse": 1}]
 
     def configured(self, choices: Choices) -> Board:
         return Board(self.milliseconds, self.weight_bits, int(choices.number("target.reuse", 1)))
@@ -80,6 +83,7 @@ def test_targets_without_a_common_width_are_refused() -> None:
 def test_each_has_its_own_choices_and_those_that_are_read_are_remembered() -> None:
     target = both()
     assert set(target.choices(MODEL, EXAMPLE)) == {"target.a.reuse", "target.b.reuse"}
+    assert designs(target, MODEL, EXAMPLE) == [{"target.a.reuse": 1}, {"target.b.reuse": 1}]
     choices = Choices({"target.a.reuse": 1, "target.b.reuse": 2, "other": 3})
     found = configured(target, choices)
     metrics = found.measure(found.build(MODEL, EXAMPLE), EXAMPLE).metrics
