@@ -82,11 +82,20 @@ def test_each_target_gets_an_artifact_that_is_proven(searched: Study, tmp_path: 
         autoprune.load(folder / name)
 
 
-def test_formats_are_written_beside_each_other_and_proven(searched: Study, tmp_path: Path) -> None:
-    formats = ("onnx", "openvino", "torch_export")
+@pytest.mark.parametrize(
+    "formats",
+    [("onnx", "openvino"), pytest.param(("onnx", "openvino", "torch_export"), marks=pytest.mark.slow)],
+    ids=len,
+)
+def test_formats_are_written_beside_each_other_and_proven(
+    searched: Study, formats: tuple[str, ...], tmp_path: Path
+) -> None:
     folder = autoprune.export(searched.best(), tmp_path / "out", formats=formats)
     parity = json.loads((folder / "intel" / "metrics.json").read_text())["parity"]
     assert all(parity[name]["agreement"] >= 99.5 for name in (*formats, "module"))
+
+
+def test_an_artifact_can_be_its_weights_alone(searched: Study, tmp_path: Path) -> None:
     weights = autoprune.export(searched.best(), tmp_path / "weights", formats=("safetensors",))
     assert not any(path.suffix in (".onnx", ".xml") for path in (weights / "here").iterdir())
 

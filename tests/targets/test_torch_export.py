@@ -15,8 +15,9 @@ from autoprune.targets.runtimes import RUNTIMES
 from autoprune.targets.torch_export import MODEL_FILE, Torch, compiled, to_program
 
 
-@pytest.mark.parametrize("bits", [(4, 4), (32, 32)], ids=str)
-@pytest.mark.parametrize("name", ["residual", "tokens", "shared"])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("residual", (4, 4)), ("tokens", (4, 4)), ("shared", (32, 32))], ids=str
+)
 def test_program_and_module_agree(name: str, bits: tuple[int, int]) -> None:
     model, inputs = network(name)
     quantized = deployed(model, inputs, dict.fromkeys(layers(model), bits))
