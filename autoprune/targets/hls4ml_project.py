@@ -25,6 +25,12 @@ WEIGHTED = ("Conv", "MatMul")
 POOLS = ("AveragePool", "MaxPool")
 MARK = "is_average"
 SPARE_BITS = 16  # of an average, behind the bits of what it is the average of
+EXACT = (
+    64,
+    24,
+    True,
+)  # holds every sum of products of 16 bits: where hls4ml does not find out a type by itself
+KEEP_THE_GRID = ("Relu", "MaxPool")
 
 
 def cleaned(path: str) -> Any:
@@ -133,7 +139,7 @@ def configured(model: Any, request: dict[str, Any]) -> dict[str, Any]:
     import hls4ml
 
     config: dict[str, Any] = hls4ml.utils.config.config_from_onnx_model(
-        model, granularity="name", backend=BACKEND, default_precision="fixed<16,6>"
+        model, granularity="name", backend=BACKEND, default_precision=written(*EXACT)
     )
     config["Model"] |= {"Strategy": "Resource", "ReuseFactor": max(request["reuse"], default=1)}
     layers = config["LayerName"]
@@ -164,9 +170,10 @@ def configured(model: Any, request: dict[str, Any]) -> dict[str, Any]:
 def _average(model: Any, node: Any) -> tuple[int, int, bool]:
     """A type that holds a sum over the window, and its average to `SPARE_BITS` places more."""
     source = model.find_producer(node.input[0])
-    while source is not None and source.op_type not in ("Quant", "IntQuant"):
+    while source is not None and source.op_type in KEEP_THE_GRID:
         source = model.find_producer(source.input[0])
-    width, integer, signed = (16, 6, True) if source is None else type_of(model, source)
+    is_rounded = source is not None and source.op_type in ("Quant", "IntQuant")
+    width, integer, signed = type_of(model, source) if is_rounded else EXACT
     window = next(attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape")
     more = math.ceil(math.log2(math.prod(window)))
     return width + more + SPARE_BITS, integer + more, signed
