@@ -88,7 +88,8 @@ class Fpga:
     def designs(self, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
         """For each reuse of the layer with most places, the largest of every other with which it takes no longer.
 
-        Layers of a stream work at the same time, so that whatever is faster than the slowest wastes multipliers.
+        Layers of a stream work at the same time, so that whatever is faster than the slowest wastes multipliers. The
+        quickest come first: what is too large for its part is rejected unbuilt.
         """
         from autoprune.deployed.shapes import layer_shapes
 
@@ -104,7 +105,7 @@ class Fpga:
                 )
                 for name, shape in shapes.items()
             }
-            for slowest in reversed(self.reuse)
+            for slowest in self.reuse
         ]
 
     def configured(self, choices: Choices) -> Fpga:

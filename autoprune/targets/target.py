@@ -134,7 +134,7 @@ class Designing(Protocol):
     """A configurable target that knows what is worth trying first."""
 
     def designs(self, model: nn.Module, example: Inputs) -> list[dict[str, Value]]:
-        """Values of its own choices that go together, a handful, the most modest first."""
+        """Values of its own choices that go together, a handful, the best first."""
         ...
 
 

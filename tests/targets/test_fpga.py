@@ -61,10 +61,10 @@ def test_designs_give_layers_the_same_time() -> None:
     target = Fpga(reuse=(1, 4, 16, 64))
     designs = target.designs(network(), EXAMPLE)
     assert [(made["target.0.reuse"], made["target.4.reuse"]) for made in designs] == [
-        (64, 64),
-        (16, 64),
-        (4, 64),
         (1, 64),
+        (4, 64),
+        (16, 64),
+        (64, 64),
     ]  # the convolution has 64 places, the linear layer one
     assert Fpga(reuse=4).designs(network(), EXAMPLE) == []
 
