@@ -106,11 +106,23 @@ def search(
             return _run(study, pool, _sampler(resolved, made, study), log)
 
 
-def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | None = None) -> Study:
+def resume(
+    run: str | Path,
+    *,
+    task: Task | None = None,
+    folder: str | Path | None = None,
+    on_event: OnEvent | None = None,
+) -> Study:
     """Go on with an interrupted or killed search up to its original budget.
 
     Where the task or the target has changed since, all that was found is used as long as every point of the study can
     still be made; what came and went is told to `on_event` as `changed`.
+
+    Args:
+        run: the run folder, or its URL.
+        task: the task object that the search was started with, if any.
+        folder: where the files that the spec names are now, if they are no longer where they were.
+        on_event: called with (kind, payload), as by `search`.
 
     Raises:
         RunFolderError: there is no study in `run`, it is damaged, another driver is at work on it, or points of it
@@ -121,6 +133,8 @@ def resume(run: str | Path, *, task: Task | None = None, on_event: OnEvent | Non
 
     with Study.open(run, write=True) as study, RunLog(on_event) as log:
         log.open(study.folder)
+        if folder is not None:
+            study.spec = study.spec.model_copy(update={"folder": Path(folder).resolve()})
         weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, study)
         with _workers(study.spec, task, log) as pool:
             _attach(pool.broadcast, weights)

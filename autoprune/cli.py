@@ -170,7 +170,14 @@ def search(
 
 
 @_command("resume")
-def resume(run: RunArgument, as_json: EventsOption = False) -> None:
+def resume(
+    run: RunArgument,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the spec's files are now, if no longer where they were."),
+    ] = None,
+    as_json: EventsOption = False,
+) -> None:
     """Go on with a search that was interrupted or killed.
 
     It ends at its original budget.
@@ -180,7 +187,7 @@ def resume(run: RunArgument, as_json: EventsOption = False) -> None:
     from autoprune import api
 
     with _view(as_json) as view:
-        study = api.resume(run, on_event=view)
+        study = api.resume(run, folder=folder, on_event=view)
     if not as_json:
         _print_outcome(study)
 
@@ -202,6 +209,9 @@ def submit(
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the job's name and leave it alone.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search in the run folder that --run names.")
+    ] = False,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
     workers: WorkersOption = None,
@@ -216,7 +226,9 @@ def submit(
     from autoprune import submission
 
     options = {"trials": trials, "minutes": minutes, "workers": workers, "seed": seed, "storage": storage}
-    job = submission.submit(spec, address, run=run, requirements=requirements, say=_say, **options)
+    job = submission.submit(
+        spec, address, run=run, requirements=requirements, resume=resume, say=_say, **options
+    )
     print(job)
     if detach:
         return

@@ -39,6 +39,7 @@ def submit(
     *,
     run: str | None = None,
     requirements: Path | None = None,
+    resume: bool = False,
     say: Callable[[str], object] = lambda _: None,
     **overrides: Any,
 ) -> str:
@@ -49,6 +50,7 @@ def submit(
         address: `auto`, HOST:PORT of the head, or http(s)://HOST:PORT of its job server.
         run: the run folder as the head will see it; by default a new one in its `~/autoprune-runs`.
         requirements: what pip is to install on every node, as pip reads it.
+        resume: go on with the search in `run`, up to its original budget, with the files that are shipped now.
         say: told what is shipped, and that anybody may use the cluster.
         overrides: as for `autoprune.search`.
 
@@ -60,8 +62,9 @@ def submit(
     from autoprune.study.run_folder import user_files
 
     resolved = load_spec(spec, **overrides)
+    problems = _problems_of_resuming(run, overrides) if resume else []
     run = run or f"{RUNS}/{resolved.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    problems = [
+    problems += [
         f"{path} lies outside of {resolved.folder}, which is what is shipped; put it there"
         for path in user_files(resolved)
         if not path.is_relative_to(resolved.folder)
@@ -80,7 +83,17 @@ def submit(
         shipped["cluster"]["address"] = "auto"
         (Path(name) / SPEC).write_text(yaml.safe_dump(shipped, sort_keys=False), encoding="utf-8")
         say(f"shipping autoprune, the spec and {count} files beside it ({size / 1e6:.1f} MB)")
-        return server.submit(["search", SPEC, "--run", run, "--json"], Path(name), run, requirements)
+        command = ["resume", run, "--folder", "."] if resume else ["search", SPEC, "--run", run]
+        return server.submit([*command, "--json"], Path(name), run, requirements)
+
+
+def _problems_of_resuming(run: str | None, overrides: Mapping[str, Any]) -> list[str]:
+    """What is given beside `resume` that does not go with it."""
+    given = [name for name, value in overrides.items() if value is not None]
+    problems = ["run: got nothing, expected the run folder to go on with"] if run is None else []
+    return problems + [
+        f"{name}: got a value, expected none: a search goes on as it was begun" for name in given
+    ]
 
 
 def write_cluster_files(

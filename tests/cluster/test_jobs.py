@@ -141,6 +141,16 @@ def test_a_search_is_submitted_followed_asked_for_and_stopped(home: Path, tmp_pa
     assert "stopped" in autoprune("stop", job, "--address", ADDRESS)
     run = Path(submission.describe(job, ADDRESS)["run"].replace("~", str(home)))
     assert json.loads(autoprune("status", run, "--json"))["state"] == "interrupted"
+    before = json.loads(autoprune("status", run, "--json"))["trials"]["finished"]
+    job = autoprune("submit", long, "--address", ADDRESS, "--resume", "--run", run, "--detach").strip()
+    end = time.monotonic() + 120
+    while (
+        json.loads(autoprune("status", run, "--json"))["trials"]["finished"] <= before
+        and time.monotonic() < end
+    ):
+        time.sleep(1)
+    autoprune("stop", job, "--address", ADDRESS)
+    assert json.loads(autoprune("status", run, "--json"))["trials"]["finished"] > before
     assert "expected a job of" in autoprune("status", "nothing", "--address", ADDRESS, code=2)
 
 
@@ -184,6 +194,8 @@ def test_everything_that_is_wrong_is_said_before_anything_is_sent(tmp_path: Path
     assert all(
         part in str(raised.value) for part in ("lies outside", "expected a folder on the head", "none.txt")
     )
+    with pytest.raises(BadInput, match="run: got nothing.*\n.*trials: got a value, expected none"):
+        submission.submit(spec, ADDRESS, resume=True, trials=3)
     with pytest.raises(BadInput, match="no Ray cluster answers there"):
         submission.submit(written(tmp_path / "spec"), "127.0.0.1:1")
 
