@@ -199,62 +199,13 @@ def rayjob(spec: Spec, image: str = "") -> str:
     shipped["cluster"]["address"] = "auto"
     files["autoprune-job.yaml"] = yaml.safe_dump(shipped, sort_keys=False).encode()
     keys = {path: f"file-{number}" for number, path in enumerate(files)}
-    mounts = [{"name": "search", "mountPath": "/search"}]
     volume = {
         "name": "search",
         "configMap": {"name": name, "items": [{"key": keys[path], "path": path} for path in files]},
     }
-    image = image or f"autoprune:{metadata.version('autoprune')}"
-    head = _pod(
-        image,
-        {"CPU": 2},
-        HEAD_BYTES,
-        [*mounts, {"name": "runs", "mountPath": "/runs"}],
-        [
-            volume,
-            {
-                "name": "runs",
-                "persistentVolumeClaim": {"claimName": f"{name}-runs"},
-            },
-        ],
-    )
-    head["spec"]["securityContext"] = {
-        "fsGroup": 1000
-    }  # Ray's images do not run as root, and must write there
     search = f"autoprune search /search/autoprune-job.yaml --run {run} --json"
-    job = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": name},
-        "spec": {
-            # A second try, on a new cluster, goes on from what the first one has found.
-            "entrypoint": f"sh -c 'if test -e {run}; then autoprune resume {run} --json; else {search}; fi'",
-            "backoffLimit": 3,
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": 600,
-            "submissionMode": "K8sJobMode",
-            "rayClusterSpec": {
-                "rayVersion": metadata.version("ray"),
-                "authOptions": {"mode": "token"},
-                "enableInTreeAutoscaling": True,
-                "autoscalerOptions": {"idleTimeoutSeconds": 60 * IDLE_MINUTES},
-                "headGroupSpec": {
-                    "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                    "template": head,
-                },
-                "workerGroupSpecs": [
-                    _group(shape, node_for(settings), image, mounts, volume)
-                    for shape, settings in spec.cluster.by_name.items()
-                ],
-            },
-        },
-    }
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": f"{name}-runs"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
-    }
+    # A second try, on a new cluster, goes on from what the first one has found.
+    command = f"sh -c 'if test -e {run}; then autoprune resume {run} --json; else {search}; fi'"
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -264,16 +215,69 @@ def rayjob(spec: Spec, image: str = "") -> str:
     return "---\n".join(
         [
             _written(
-                claim,
+                _claim(name),
                 f"The search {spec.name!r} for KubeRay 1.5 or newer (which has authOptions).",
                 f"The image needs autoprune {metadata.version('autoprune')}, Ray {metadata.version('ray')} and Python "
                 f"{_python()}.",
                 f"kubectl apply -f THIS_FILE; kubectl logs -f job/{name}",
             ),
             _written(config),
-            _written(job),
+            _written(_job(name, command, _kuberay_cluster(spec, name, image, volume))),
         ]
     )
+
+
+def _claim(name: str) -> dict[str, Any]:
+    """The volume that run folders lie on; it outlives the cluster."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"{name}-runs"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
+    }
+
+
+def _job(name: str, command: str, cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """A search on a cluster of its own, tried again when that is lost."""
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name},
+        "spec": {
+            "entrypoint": command,
+            "backoffLimit": 3,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": 600,
+            "submissionMode": "K8sJobMode",
+            "rayClusterSpec": dict(cluster),
+        },
+    }
+
+
+def _kuberay_cluster(spec: Spec, name: str, image: str, volume: Mapping[str, Any]) -> dict[str, Any]:
+    """A head without workers, which holds the run folder, and a group of pods for each shape."""
+    image = image or f"autoprune:{metadata.version('autoprune')}"
+    mounts = [{"name": "search", "mountPath": "/search"}]
+    runs = {"name": "runs", "persistentVolumeClaim": {"claimName": f"{name}-runs"}}
+    head_mounts = [*mounts, {"name": "runs", "mountPath": "/runs"}]
+    head = _pod(image, {"CPU": 2}, HEAD_BYTES, head_mounts, [dict(volume), runs])
+    head["spec"]["securityContext"] = {
+        "fsGroup": 1000
+    }  # Ray's images do not run as root, and must write there
+    shapes = spec.cluster.by_name.items()
+    return {
+        "rayVersion": metadata.version("ray"),
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {"idleTimeoutSeconds": 60 * IDLE_MINUTES},
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+            "template": head,
+        },
+        "workerGroupSpecs": [
+            _group(shape, node_for(settings), image, mounts, volume) for shape, settings in shapes
+        ],
+    }
 
 
 def _group(

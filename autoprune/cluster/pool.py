@@ -23,8 +23,10 @@ from types import TracebackType
 from typing import Any
 
 import autoprune.cluster.session as session
+from autoprune.cluster.answers import answer_of, cause_of, failed, first_line, is_of_node, results_of
 from autoprune.cluster.devices import Presence, off
 from autoprune.cluster.seat import Seat, Task
+from autoprune.cluster.setup import Setup
 from autoprune.errors import BadInput, SearchFailed
 from autoprune.record import LOST, Evaluation, Request
 from autoprune.spec import Cluster
@@ -72,10 +74,7 @@ class Pool:
         self.cluster = cluster or Cluster(**fields)
         self._shapes, self._depth, self._warn = self.cluster.by_name, depth, warn
         self._time_limit = 60 * (self.cluster.trial_minutes or math.inf)
-        self._setup: list[
-            tuple[str, Sequence[Any]]
-        ] = []  # what every worker was sent, in order, as it was given
-        self._stored: list[Sequence[Any] | None] = []  # the same in the object store; None: to be made anew
+        self._setup = Setup(self._shapes)
         self._seats: list[Seat] = []
         self._queue: deque[Task] = deque()
         self._gone: Ready = []
@@ -169,7 +168,7 @@ class Pool:
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of a method on one worker, of the shape of the last rung where there is one. What it raises on
         purpose is raised here as it was."""
-        return self._all([self._first().run.remote(method, *arguments)])[0]
+        return results_of([self._first().run.remote(method, *arguments)])[0]
 
     def _first(self) -> Any:
         """The worker that is asked when one will do."""
@@ -195,7 +194,7 @@ class Pool:
             done, _ = ray.wait(list(under_way), num_returns=1)
             for future in done:
                 place, actor = under_way.pop(future)
-                results[place] = self._all([future])[0]
+                results[place] = results_of([future])[0]
                 idle.append(actor)
         return [results[place] for place in range(len(calls))]
 
@@ -212,46 +211,12 @@ class Pool:
 
     def _on_all(self, step: str, given: Sequence[Any]) -> None:
         """Have every worker do a step of the setup, and wait for those that are not just being started."""
-        self._setup.append((step, given))
-        self._stored.append(None)
-        place = len(self._setup) - 1
-        futures = {seat: self._send_step(seat, place) for seat in self._seats}
+        place = self._setup.add(step, given)
+        futures = {seat: self._setup.send(seat, place) for seat in self._seats}
         waited = [seat for seat in self._seats if seat.is_ready] or self._seats
-        self._all([futures[seat] for seat in waited])
+        results_of([futures[seat] for seat in waited])
         for seat, future in futures.items():
             seat.warming = None if seat in waited else future
-
-    def _send_step(self, seat: Seat, place: int) -> Any:
-        """Have one worker do one step of the setup; nothing is waited for."""
-        import ray
-
-        step, given = self._setup[place]
-        if step == "hold":
-            shape = self._shapes[seat.shape]
-            threads, has_gpu = max(1, int(shape.cpus_per_worker)), shape.gpus_per_worker > 0
-            return seat.actor.hold.remote(*given, threads, has_gpu)
-        stored = self._stored[place]
-        if stored is None:
-            if step == "share":
-                source, sink = given
-                stored = (sink, seat.actor.run.remote(source))
-            else:
-                stored = (given[0], *map(ray.put, given[1:]))
-            self._stored[place] = stored
-        return seat.actor.run.remote(*stored)
-
-    def _all(self, futures: Sequence[Any]) -> list[Any]:
-        """The results of what runs at workers; errors of ours come back as themselves."""
-        import ray
-
-        try:
-            return list(ray.get(list(futures)))
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from None
-        except ray.exceptions.RayActorError as error:
-            raise SearchFailed(
-                f"a worker died: {_first_line(error)} Is there enough memory, or does the task's code end the process?"
-            ) from None
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -293,7 +258,7 @@ class Pool:
         for seat in list(self._seats):
             self._warm(seat)
         done, _ = ray.wait(futures, num_returns=len(futures), timeout=0) if futures else ([], [])
-        answers = {future: _answer(future) for future in done}
+        answers = {future: answer_of(future) for future in done}
         for seat in [seat for seat in self._seats if seat.tasks]:
             self._settle(seat, answers)
         self._look_after()
@@ -308,12 +273,12 @@ class Pool:
         for future in [future for future in seat.tasks if future in answers]:
             answer = answers[future]
             if isinstance(answer, ray.exceptions.RayActorError):
-                self._replace(seat, f"the worker died: {_first_line(answer)}", counts=not _is_of_node(answer))
+                self._replace(seat, f"the worker died: {first_line(answer)}", counts=not is_of_node(answer))
                 return
             task = seat.take(future)
             if isinstance(answer, Exception):
-                error = _cause(answer)
-                answer = _failed(task, f"{type(error).__name__}: {error}")
+                error = cause_of(answer)
+                answer = failed(task, f"{type(error).__name__}: {error}")
             elif task.lost:
                 answer.seconds[LOST] = task.lost
             self._gone.append((task.request, answer))
@@ -357,7 +322,7 @@ class Pool:
         seat = Seat(remote.remote(), shape)
         self._seats.append(seat)
         for place in range(len(self._setup)):
-            seat.warming = self._send_step(seat, place)
+            seat.warming = self._setup.send(seat, place)
         self._ask(seat)
 
     def _ask(self, seat: Seat) -> None:
@@ -369,17 +334,13 @@ class Pool:
 
         if seat.warming is None or not ray.wait([seat.warming], timeout=0, fetch_local=False)[0]:
             return
-        error = _answer(seat.warming)
+        error = answer_of(seat.warming)
         if isinstance(error, Exception):
-            # What a lost node had in store for others is made anew, by the next worker itself.
-            self._stored = [
-                None if step == "share" else stored
-                for (step, _), stored in zip(self._setup, self._stored, strict=True)
-            ]
+            self._setup.share_anew()
             self._failed_starts += 1
             if self._failed_starts >= MOST_STARTS:
                 raise SearchFailed(
-                    f"{MOST_STARTS} workers in a row could not be started, the last one: {_first_line(_cause(error))}"
+                    f"{MOST_STARTS} workers in a row could not be started, the last one: {first_line(cause_of(error))}"
                 )
             self._replace(seat, "the worker did not start")
             return
@@ -407,12 +368,12 @@ class Pool:
         import ray
 
         if seat.asked is not None and ray.wait([seat.asked], timeout=0)[0]:
-            found = _answer(seat.asked)
+            found = answer_of(seat.asked)
             seat.asked = None
             if isinstance(found, Exception):
                 if isinstance(found, ray.exceptions.RayActorError):
-                    reason = f"the worker died: {_first_line(found)}"
-                    self._replace(seat, reason, counts=not _is_of_node(found))
+                    reason = f"the worker died: {first_line(found)}"
+                    self._replace(seat, reason, counts=not is_of_node(found))
                     return
             else:
                 seat.pulse, seat.heard = found, time.monotonic()
@@ -484,7 +445,7 @@ class Pool:
         """A try came to nothing."""
         now = time.monotonic()
         if counts and task.attempt >= ATTEMPTS:
-            self._gone.append((task.request, _failed(task, reason, is_poison=True)))
+            self._gone.append((task.request, failed(task, reason, is_poison=True)))
             return
         task.lost += now - task.started
         task.attempt += counts
@@ -513,16 +474,13 @@ class Pool:
         shapes = [seat.shape for seat in self._seats]
         self._seats = []
         ray.shutdown()
-        end = time.monotonic() + HEAD_SECONDS
-        while not self._is_back():
-            if time.monotonic() > end:
-                self._owns_ray = False
-                raise SearchFailed(
-                    f"the head of the cluster at {self._head} has been gone for {HEAD_SECONDS / 60:g} minutes; "
-                    f"`autoprune resume` goes on once there is one"
-                )
-            time.sleep(1.0)
-        self._stored = [None] * len(self._setup)
+        if not session.join_again(self._head, HEAD_SECONDS):
+            self._owns_ray = False
+            raise SearchFailed(
+                f"the head of the cluster at {self._head} has been gone for {HEAD_SECONDS / 60:g} minutes; "
+                f"`autoprune resume` goes on once there is one"
+            )
+        self._setup.store_anew()
         for task in reversed(under_way):
             self._lose(task, "", "the head of the cluster was lost", counts=False)
         for shape in shapes:
@@ -530,44 +488,3 @@ class Pool:
         self._warn(
             f"the head of the cluster at {self._head} is back; {len(under_way)} evaluations begin anew"
         )
-
-    def _is_back(self) -> bool:
-        try:
-            session.join(self._head, lambda _: None)
-        except BadInput:
-            return False
-        return True
-
-
-def _answer(future: Any) -> Any:
-    """The result of what is done, or the exception in place of it."""
-    import ray
-
-    try:
-        return ray.get(future)
-    except ray.exceptions.RayError as error:
-        return error
-
-
-def _failed(task: Task, reason: str, *, is_poison: bool = False) -> Evaluation:
-    request, seconds = task.request, {"total": time.monotonic() - task.started}
-    result = Evaluation(request.trial, request.rung, "failed", request.choices, repeat=request.repeat)
-    result.seconds = seconds | ({LOST: task.lost} if task.lost else {})
-    result.reason, result.is_poison = reason[:2000], is_poison
-    return result
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What was raised in the worker, where it can be told, and the error itself where not."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
-
-
-def _is_of_node(error: BaseException) -> bool:
-    """Whether a worker died with its node, which is not the fault of what it was at work on."""
-    return "node has died" in str(error) or "node was terminated" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    """What Ray says before it lists identifiers."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

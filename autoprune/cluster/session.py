@@ -80,6 +80,20 @@ def join(address: str, warn: Callable[[str], None]) -> str:
     return head
 
 
+def join_again(head: str, seconds: float) -> bool:
+    """Join a cluster whose head was lost, once it is back; whether that was in time."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            join(head, lambda _: None)
+        except BadInput:
+            if time.monotonic() > end:
+                return False
+            time.sleep(1.0)
+        else:
+            return True
+
+
 def checked(address: str, warn: Callable[[str], object]) -> tuple[str, bool]:
     """The HOST:PORT of the head of a running Ray that this process could join, and whether it asks for a token.
 
