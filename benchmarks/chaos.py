@@ -2,15 +2,17 @@
 
     make chaos
     .venv/bin/python benchmarks/chaos.py [--trials N] [--kills K] [--seed S] [--minutes M]
+        [--run s3://bucket/chaos] [--storage postgresql://USER@HOST:PORT/DATABASE]
 
 A head without workers and three nodes run on this machine, on 127.0.0.1, with a token and a folder of their own. A
 driver searches on them (the embedded digits, 1-CPU workers, two rungs) and writes down each evaluation that it was told
 is on record. Meanwhile, in an order that the seed gives and at a pace that the progress gives, workers are killed
 (SIGKILL), told to leave (SIGTERM) or stopped (SIGSTOP: they hang), nodes are killed and others join, and the driver is
-killed and resumed.
+killed and resumed. The run folder lies in the temporary folder, or behind a URL; the study in it, or in a database.
 
-It prints what was killed and what became of the evaluations, and exits with 1 unless every evaluation that was told of
-is in the study exactly once, the front is that of the recorded evaluations, each trial of it has its checkpoint, the
+It prints what was killed, how long a killed driver takes to have something to do again, Ray's own start included, and
+what became of the evaluations, and exits with 1 unless every evaluation that was told of is in the study exactly once,
+the front is that of the recorded evaluations, each trial of it has its checkpoint, the
 budget was spent to within what was in flight, and neither a process nor a half-written file is left.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -47,23 +50,32 @@ SPEC: dict[str, Any] = {
 # -- the driver: a process of its own ------------------------------------------------------------------------------
 
 
-def drive(run: Path, witness: Path, address: str, trials: int) -> None:
+def drive(run: str, witness: Path, address: str, trials: int, storage: str) -> None:
     """Search, or go on with a search, and note what is told to be on record."""
     import autoprune
 
     def note(kind: str, payload: dict[str, Any]) -> None:
         if kind in ("warning", "preparing"):
             print(payload["what"], flush=True)
+        if kind == "started":
+            with witness.with_name("started").open("a") as file:
+                file.write(f"{time.time()}\n")
         if kind in ("evaluated", "rejected", "failed"):
             trial = payload["trial"]
             with witness.open("a") as file:
                 file.write(f"{trial.number} {max(trial.evaluations)}\n")
 
-    if (run / "study.journal").exists():
+    if witness.exists():  # something was recorded, so there is a study
         autoprune.resume(run, on_event=note)
         return
     cluster = {"address": address, "workers": WORKERS, "heartbeat_seconds": HEARTBEAT}
-    autoprune.search({**SPEC, "budget": {"trials": trials}, "cluster": cluster}, run=run, on_event=note)
+    spec = {
+        **SPEC,
+        "budget": {"trials": trials},
+        "cluster": cluster,
+        **({"storage": storage} if storage else {}),
+    }
+    autoprune.search(spec, run=run, on_event=note)
 
 
 # -- the one who kills ---------------------------------------------------------------------------------------------
@@ -72,11 +84,12 @@ def drive(run: Path, witness: Path, address: str, trials: int) -> None:
 class Fire:
     """A cluster, a driver on it, and what is done to them."""
 
-    def __init__(self, folder: Path, trials: int, seed: int) -> None:
+    def __init__(self, folder: Path, trials: int, seed: int, run: str, storage: str) -> None:
         from ray.cluster_utils import Cluster
 
         self.folder, self.trials, self.random = folder, trials, random.Random(seed)
-        self.run, self.witness, self.killed = folder / "run", folder / "witness", Counter[str]()
+        self.run, self.storage = run or str(folder / "run"), storage
+        self.witness, self.killed = folder / "witness", Counter[str]()
         head = {
             "num_cpus": 0,
             "include_dashboard": False,
@@ -85,20 +98,17 @@ class Fire:
         }
         self.cluster = Cluster(initialize_head=True, head_node_args={**head, "node_ip_address": "127.0.0.1"})
         self.nodes = [self._node() for _ in range(NODES)]
-        self.resumed: list[
-            float
-        ] = []  # seconds from the death of a driver to the first thing that its successor notes
+        self._driver_died: list[float] = []
         self.driver = self._drive()
 
     def _node(self) -> Any:
         return self.cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
 
     def _drive(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(Path(__file__).resolve()), "--drive", str(self.run), str(self.witness)]
+        command = [sys.executable, str(Path(__file__).resolve()), "--drive", self.run, str(self.witness)]
+        command += [self.cluster.address, str(self.trials), self.storage]
         with (self.folder / "driver.log").open("ab") as log:
-            return subprocess.Popen(
-                [*command, self.cluster.address, str(self.trials)], stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def kill(self) -> None:
         """Kill something; what is not there to be killed is left for another time."""
@@ -106,6 +116,7 @@ class Fire:
         if kind == "driver":
             self.driver.kill()
             self.driver.wait()
+            self._driver_died.append(time.time())
             self.driver = self._drive()
         elif kind == "node":
             node = self.nodes.pop(self.random.randrange(len(self.nodes)))
@@ -129,6 +140,15 @@ class Fire:
         """(trial, rung) of each evaluation that the driver was told is on record."""
         lines = self.witness.read_text().splitlines() if self.witness.exists() else []
         return [(int(trial), int(rung)) for trial, rung in (line.split() for line in lines)]
+
+    def resumed(self) -> list[float]:
+        """Seconds from each death of a driver until a successor had something to do; killed ones are passed over."""
+        starts = [float(line) for line in self.witness.with_name("started").read_text().split()]
+        ends = [*self._driver_died[1:], time.time()]
+        found = []
+        for died, end in zip(self._driver_died, ends, strict=True):
+            found += [one - died for one in starts if died < one < end][:1]
+        return found
 
     def burn(self, kills: int, deadline: float) -> None:
         """Kill at the pace of the search until it is over."""
@@ -169,18 +189,27 @@ def title(process: int) -> str:
 # -- what became of it ---------------------------------------------------------------------------------------------
 
 
-def judge(run: Path, noted: list[tuple[int, int]], trials: int) -> dict[str, Any]:
-    """What was recorded, lost and duplicated, and what is wrong with the study."""
-    from optuna.storages import JournalStorage
+def stored(folder: Path) -> list[Any]:
+    """What Optuna reads by itself from the storage of a run folder."""
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
+
+    if (folder / "study.journal").exists():
+        journal = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+        return journal.get_all_trials(journal.get_all_studies()[0]._study_id)
+    place = json.loads((folder / "storage.json").read_text())
+    database = RDBStorage(place["url"].replace("postgresql:", "postgresql+psycopg:", 1))
+    return database.get_all_trials(database.get_study_id_from_name(place["study"]))
+
+
+def judge(run: str, noted: list[tuple[int, int]], trials: int) -> dict[str, Any]:
+    """What was recorded, lost and duplicated, and what is wrong with the study."""
     from safetensors.numpy import load
 
     from autoprune.study import Study
 
     study = Study.open(run)
-    storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
-    stored = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
-    done = [one for one in stored if one.state.is_finished()]
+    done = [one for one in stored(study.folder) if one.state.is_finished()]
     recorded = Counter((one.user_attrs["trial"], one.user_attrs["rung"]) for one in done)
     latest: dict[int, tuple[int, list[float]]] = {}
     for one in done:
@@ -208,7 +237,7 @@ def judge(run: Path, noted: list[tuple[int, int]], trials: int) -> dict[str, Any
             *([f"checkpoints of {unreadable} are missing"] if unreadable else []),
             *([] if abs(len(study.results) - trials) <= WORKERS else ["the budget was not kept"]),
             *([] if study.state == "finished" else [f"the search is {study.state}"]),
-            *[f"{path} is half-written" for path in run.rglob("*.tmp")],
+            *[f"{path} is half-written" for path in study.folder.rglob("*.tmp")],
         ],
     }
 
@@ -226,11 +255,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=9.5)
-    parser.add_argument("--drive", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--run", default="", help="the URL of a run folder that is not there yet")
+    parser.add_argument("--storage", default="", help="the URL of a database")
+    parser.add_argument("--drive", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
-        run, witness, address, trials = options.drive
-        drive(Path(run), Path(witness), address, int(trials))
+        run, witness, address, trials, storage = options.drive
+        drive(run, Path(witness), address, int(trials), storage)
         return 0
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
@@ -240,12 +271,13 @@ def main() -> int:
         token.chmod(0o600)
         os.environ |= {MARK: name, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-        fire = Fire(folder, options.trials, options.seed)
+        fire = Fire(folder, options.trials, options.seed, options.run, options.storage)
         try:
             fire.burn(options.kills, start + 60 * options.minutes)
         finally:
             fire.end()
         found = judge(fire.run, fire.noted(), options.trials)
+        resumed = fire.resumed()
         if found["problems"]:
             print((folder / "driver.log").read_text()[-3000:], file=sys.stderr)
         time.sleep(2.0)
@@ -258,6 +290,10 @@ def main() -> int:
     print(f"seed {options.seed}, {time.monotonic() - start:.0f} s")
     print(f"killed {kills}: {', '.join(f'{count} × {kind}' for kind, count in fire.killed.most_common())}")
     print(", ".join(f"{name} {value}" for name, value in found.items()))
+    if resumed:
+        print(
+            f"a killed driver was followed after {min(resumed):.1f} to {max(resumed):.1f} s, by one that dispatches"
+        )
     for problem in problems:
         print(problem)
     return 1 if problems or found["lost"] or found["duplicated"] else 0
