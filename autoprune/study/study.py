@@ -27,12 +27,19 @@ import numpy as np
 import autoprune.study.storage as storage
 from autoprune.constraint import Objective, parse_where, total_violation
 from autoprune.errors import BadInput, RunFolderError, SpecError
-from autoprune.record import Donor, Evaluation, Request
+from autoprune.record import Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
 from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
+from autoprune.study.reading import (
+    REVALIDATION,
+    checked_attributes,
+    checked_baseline,
+    evaluation_of,
+    request_of,
+)
 from autoprune.study.remote import Remote, is_leased, is_url
 from autoprune.study.run_folder import Lock, prepare, refuse_links
 from autoprune.study.storage import JOURNAL
@@ -46,7 +53,6 @@ if TYPE_CHECKING:
 
 PROFILE = "profile.json"
 LIVE = "live.json"
-REVALIDATION = "revalidation"
 FORMAT = 1
 PATIENCE_SECONDS = 120.0  # for so long a disk that is full or gone is waited for
 WORST_VIOLATION = 1e9  # stands for infinity, which JSON does not have
@@ -72,31 +78,37 @@ class Study:
         self._storage = journal.storage()
         studies = self._storage.get_all_studies()
         attributes = studies[0].user_attrs if studies else {}
-        header = attributes.get("autoprune", {})
-        if header.get("format") != FORMAT:
+        header = attributes.get("autoprune")
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise RunFolderError(
                 f"{folder / JOURNAL} is not the journal of a study of this version of autoprune"
             )
         self._id = studies[0]._study_id
-        self._attributes = attributes
         try:
+            self._attributes = checked_attributes(attributes)
             self.spec = Spec.from_yaml(header["spec"])
             self.space = Space.from_json(header["space"])
-            self.baseline: dict[str, float] = header["baseline"]
-        except (BadInput, KeyError, TypeError, ValueError) as error:
+            self.baseline = checked_baseline(header["baseline"])
+        except (BadInput, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunFolderError(f"{folder / JOURNAL} has a damaged header: {error}") from None
         self._distributions = self.space.distributions()
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
         self._stored: dict[tuple[int, int, int], int] = {}  # (trial, rung, repeat) -> its Optuna trial
         # What the weights cost that all trials share was spent before the first one.
-        spent = float(self.profile.get("seconds", {}).get("supernet", 0.0))
+        spent = self._spent_before()
         self._ledger.device_seconds = spent
         self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
         self._live: dict[str, Any] | None = None
-        for stored in self._storage.get_all_trials(self._id, deepcopy=False):
-            self._take_in(stored)
+        for place, stored in enumerate(self._storage.get_all_trials(self._id, deepcopy=False), start=1):
+            try:
+                self._take_in(stored)
+            except (BadInput, ValueError) as error:
+                raise RunFolderError(
+                    f"{folder / JOURNAL}: evaluation {place} is damaged: {error}; cut the file off before it to keep "
+                    f"what is older"
+                ) from None
         self._ledger.plan(self._asked_repeats())
 
     @classmethod
@@ -379,15 +391,21 @@ class Study:
         """What was known before the first trial; empty when its file is gone."""
         try:
             found: dict[str, Any] = json.loads((self.folder / PROFILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
+
+    def _spent_before(self) -> float:
+        """Seconds that shared weights took."""
+        seconds = self.profile.get("seconds")
+        spent = seconds.get("supernet", 0.0) if isinstance(seconds, dict) else 0.0
+        return float(spent) if isinstance(spent, int | float) else 0.0
 
     @property
     def provenance(self) -> dict[str, Any]:
         """When, where and with which versions the study was made."""
-        found: dict[str, Any] = self._attributes["autoprune"].get("provenance", {})
-        return found
+        found = self._attributes["autoprune"].get("provenance")
+        return found if isinstance(found, dict) else {}
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -573,24 +591,16 @@ class Study:
 
     def _take_in(self, stored: FrozenTrial) -> None:
         """One Optuna trial of the journal."""
-        attributes = stored.user_attrs
-        request = Request(
-            attributes["trial"],
-            attributes["rung"],
-            stored.params,
-            epochs=attributes.get("epochs"),
-            repeat=attributes.get("repeat", 0),
-            donor=Donor(*attributes["donor"]) if "donor" in attributes else None,
-        )
+        request = request_of(stored)
         self._stored[request.trial, request.rung, request.repeat] = stored._trial_id
         self._ledger.note_request(request)
         if not stored.state.is_finished():
             return
-        record = dict(attributes["record"])
-        at = record.pop("at")
-        record["metrics"] = {n: math.nan if v is None else v for n, v in record["metrics"].items()}
+        evaluation, at = evaluation_of(stored, request, [o.metric for o in self.spec.objectives])
+        if (request.trial, request.rung, request.repeat) not in self._ledger.requests:
+            raise ValueError("it was answered before")
         self._clock_base = max(self._clock_base, at)
-        self._ledger.note_evaluation(Evaluation(choices=request.choices, **record), at)
+        self._ledger.note_evaluation(evaluation, at)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,138 @@
+"""What the storage of a run folder says, held against what can be there: a folder of others is data, right or wrong.
+
+A line that Optuna can read may still hold anything in place of a record. Whatever is no record of ours raises
+`ValueError` with a sentence; the study says in which file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args
+
+from autoprune.record import Donor, Evaluation, Request, State
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+REVALIDATION = "revalidation"
+STATES = ("running", "finished", "interrupted", "failed")
+NUMBERS = ("metrics", "seconds", "unquantized", "scores")
+TABLES = ("read", "structure", "measurement")
+KNOWN = {one.name for one in fields(Evaluation)} - {"choices", "checkpoint"}
+
+
+def checked_attributes(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a study, of which `state` and `revalidation` are what they should be.
+
+    Raises:
+        ValueError: they are not.
+    """
+    state = _table("state", found.get("state", {"state": "interrupted"}))
+    if state.get("state") not in STATES or not isinstance(state.get("reason", ""), str):
+        raise ValueError(f"its state is {str(state)[:80]}")
+    asked = _table(REVALIDATION, found.get(REVALIDATION, {}))
+    trials, count = asked.get("trials", []), asked.get("count", 0)
+    if not isinstance(trials, list) or not all(map(_is_count, trials)) or not _is_count(count):
+        raise ValueError(f"its re-validation is {str(asked)[:80]}")
+    return dict(found)
+
+
+def checked_baseline(found: Any) -> dict[str, float]:
+    """The metrics of the uncompressed network.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    return _numbers("baseline", found)
+
+
+def request_of(stored: FrozenTrial) -> Request:
+    """The request that a stored trial is about, its weights left out.
+
+    Raises:
+        ValueError: it is about none.
+    """
+    given: Mapping[str, Any] = stored.user_attrs
+    trial: Any
+    rung: Any
+    trial, rung, repeat = given.get("trial"), given.get("rung"), given.get("repeat", 0)
+    epochs, donor = given.get("epochs"), given.get("donor")
+    if not (_is_count(trial) and _is_count(rung) and _is_count(repeat)):
+        raise ValueError(
+            f"it is of trial {str(trial)[:20]!r} at rung {str(rung)[:20]!r}, repeat {str(repeat)[:20]!r}"
+        )
+    if epochs is not None and not _is_number(epochs):
+        raise ValueError(f"its epochs are {str(epochs)[:20]!r}")
+    if donor is not None and not (isinstance(donor, list) and len(donor) == 2 and all(map(_is_count, donor))):
+        raise ValueError(f"its donor is {str(donor)[:20]!r}")
+    return Request(
+        trial,
+        rung,
+        stored.params,
+        epochs=epochs,
+        repeat=repeat,
+        donor=None if donor is None else Donor(*donor),
+    )
+
+
+def evaluation_of(
+    stored: FrozenTrial, request: Request, objectives: Collection[str]
+) -> tuple[Evaluation, float]:
+    """The evaluation that answers a stored request, and after how many seconds of search it came.
+
+    Args:
+        stored: one that is over.
+        request: it.
+        objectives: metrics that a finished one has.
+
+    Raises:
+        ValueError: the record is none.
+    """
+    record = dict(_table("record", stored.user_attrs.get("record")))
+    at = record.pop("at", None)
+    if not _is_number(at):
+        raise ValueError(f"it came after {str(at)[:20]!r} seconds")
+    if unknown := sorted(record.keys() - KNOWN):
+        raise ValueError(f"it has an unknown field {unknown[0][:40]!r}")
+    if record.get("state") not in get_args(State):
+        raise ValueError(f"its state is {str(record.get('state'))[:40]!r}")
+    own = (record.get("trial"), record.get("rung"), record.get("repeat", 0))
+    if own != (request.trial, request.rung, request.repeat):
+        raise ValueError("it answers another request")
+    record |= {name: _numbers(name, record[name]) for name in NUMBERS if name in record}
+    record |= {name: _table(name, record[name]) for name in TABLES if name in record}
+    _table("architecture", record.get("structure", {}).get("architecture", {}))
+    _table("sources", record.get("measurement", {}).get("sources", {}))
+    if not isinstance(record.get("reason", ""), str) or not isinstance(record.get("is_poison", False), bool):
+        raise ValueError("its reason is no text")
+    if not isinstance(record.get("seed", 0), int):
+        raise ValueError(f"its seed is {str(record['seed'])[:20]!r}")
+    lacking = sorted(set(objectives) - record.get("metrics", {}).keys())
+    if record["state"] == "finished" and lacking:
+        raise ValueError(f"it has no {lacking[0]}")
+    return Evaluation(choices=request.choices, **record), float(at)
+
+
+def _table(name: str, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"its {name} is {str(found)[:40]!r}")
+    return found
+
+
+def _numbers(name: str, found: Any) -> dict[str, float]:
+    """Numbers by name; what JSON cannot hold was written as null."""
+    table = {key: math.nan if value is None else value for key, value in _table(name, found).items()}
+    wrong = [key for key, value in table.items() if not _is_number(value) and value == value]
+    if wrong:
+        raise ValueError(f"its {name} has {str(table[wrong[0]])[:40]!r} for {wrong[0][:40]!r}")
+    return table
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -1,0 +1,76 @@
+"""Records that Optuna reads, and that are none of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import add, new_study
+
+from autoprune.errors import RunFolderError
+from autoprune.study import Study
+
+
+def edited(run: Path, key: str, change: Callable[[Any], Any]) -> None:
+    """Put something else in the place of an attribute, the last time that it is written."""
+    path = run / "study.journal"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    holder = next(line["user_attr"] for line in lines[::-1] if key in line.get("user_attr", {}))
+    holder[key] = change(holder[key])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    with new_study(tmp_path / "run") as study:
+        add(study, 88.0, 1.5, ratio=0.25)
+        study.set_state("interrupted")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"read": 3},
+        {"metrics": {"accuracy": "high"}},
+        {"metrics": {}},
+        {"metrics": {"accuracy": True}},
+        {"at": None},
+        {"state": "done"},
+        {"rung": 1},
+        {"ead": {}},
+        {"structure": {"architecture": [1]}},
+        {"measurement": {"sources": "x"}},
+        {"seconds": {"total": 1e999}},
+        {"reason": 4},
+    ],
+)
+def test_a_record_with_something_else_in_it_is_named(run: Path, change: dict[str, Any]) -> None:
+    edited(run, "record", lambda record: {**record, **change})
+    with pytest.raises(RunFolderError, match="study.journal: evaluation 1 is damaged: it"):
+        Study.open(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("record", 7),
+        ("state", ["x"]),
+        ("state", {"state": "dancing"}),
+        ("autoprune", 3),
+        ("autoprune", {"format": 1, "spec": "task: digits", "space": {}, "baseline": {"accuracy": []}}),
+    ],
+)
+def test_attributes_that_are_others_are_refused(run: Path, key: str, value: object) -> None:
+    edited(run, key, lambda _: value)
+    with pytest.raises(RunFolderError):
+        Study.open(run)
+
+
+def test_a_profile_of_others_is_passed_over(run: Path) -> None:
+    for content in ("[1]", '{"seconds": 3}', '{"seconds": {"supernet": []}}', "[" * 100_000):
+        (run / "profile.json").write_text(content)
+        assert Study.open(run).status()["trials"]["finished"] == 1
