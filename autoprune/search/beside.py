@@ -27,8 +27,10 @@ def beside(study: Study, evaluation: Evaluation, metrics: Mapping[str, float]) -
     Returns:
         `point`, `values`, `violations`; None where nothing was rounded, or the space has no such point.
     """
+    if not evaluation.unquantized:
+        return None
     point = in_full_precision(evaluation.choices)
-    if not evaluation.unquantized or study.space.problems_of(point):
+    if study.space.problems_of(point):
         return None
     known = {
         name: metrics[name] + value - evaluation.metrics[name]

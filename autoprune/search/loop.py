@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.constraint import is_cost
@@ -33,6 +33,7 @@ from autoprune.study.standing import Standing
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+Point = tuple[tuple[str, Value], ...]
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
@@ -135,6 +136,7 @@ class _Loop:
         self._clean_up_at = CLEAN_UP_EVERY
         self._left_out = 0  # re-validations that there was no time for
         self._under_way: dict[int, Request] = {}
+        self._begun: set[Point] = set()  # of these
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
@@ -195,7 +197,9 @@ class _Loop:
         self.study.commit()
         for evaluation in evaluations:
             trial = self.study.trial(evaluation.trial)
-            self._budgets.returned(self._under_way.pop(trial.number))
+            request = self._under_way.pop(trial.number)
+            self._begun.discard(_key(request.choices))
+            self._budgets.returned(request)
             self._learn(trial, evaluation)
             self.announce("evaluated" if evaluation.state == "finished" else evaluation.state, trial)
             self._results += 1
@@ -282,6 +286,7 @@ class _Loop:
         self._taken = Counter()
         while request := self._repeated() or self._next():
             self._under_way[request.trial] = request
+            self._begun.add(_key(request.choices))
             self._budgets.dispatched(request)
             self._taken[self._shape_at(request.rung)] += 1
             requests.append(request)
@@ -379,7 +384,12 @@ class _Loop:
                 self._sampling.tell_rejected(number, violations)
             self.announce("duplicate", known)
             return False
-        if any(request.choices == point for request in self._under_way.values()):
+        if _key(point) in self._begun:
             self._sampling.tell_failed(number)
             return False
         return True
+
+
+def _key(point: Mapping[str, Value]) -> Point:
+    """A point as what tells it from others."""
+    return tuple(sorted(point.items(), key=lambda item: item[0]))

@@ -10,6 +10,7 @@ writing it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,13 +20,39 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+import optuna.storages.journal._storage
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import RunFolderError
 from autoprune.space import Value
+
+
+class _Template(FrozenTrial):
+    """A trial that a storage copies once and nobody keeps: it need not be copied deeply, which takes a millisecond."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> FrozenTrial:
+        copied = FrozenTrial.__new__(FrozenTrial)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+
+class _Storage(JournalStorage):
+    """Optuna's storage of a journal, but that trials share distributions: it makes one for each choice of each."""
+
+    def _sync_with_backend(self) -> None:
+        replay: Any = optuna.storages.journal._storage
+        before = replay.json_to_distribution
+        replay.json_to_distribution = _distribution
+        try:
+            super()._sync_with_backend()
+        finally:
+            replay.json_to_distribution = before
+
+
+_distribution = functools.lru_cache(maxsize=100_000)(json_to_distribution)
 
 
 @contextmanager
@@ -48,7 +75,7 @@ def running_trial(
 
     Every proposal of a search passes here, and its values come from these very distributions.
     """
-    return FrozenTrial(
+    return _Template(
         number=-1,
         trial_id=-1,
         state=TrialState.RUNNING,
@@ -100,7 +127,7 @@ class Journal(BaseJournalBackend):
             RunFolderError: a line is damaged; the message says which.
         """
         try:
-            storage = JournalStorage(self)
+            storage = _Storage(self)
         except Exception as error:  # what is not JSON, or no journal entry, breaks the replay in many ways
             raise RunFolderError(
                 f"{self._path}: line {self._line} is damaged ({type(error).__name__}: {error}); "

@@ -123,6 +123,7 @@ def test_a_spec_is_frozen():
             {"use": "a:b", "x": object},
             "task: got 'x' in it, expected named arguments of plain, finite data",
         ),
+        ("target", {"use": "torch", "x": "\ud800"}, "target: got 'x' in it, expected named arguments of plain"),
         ("task", {"name": "a:b"}, "task: got {'name': 'a:b'}"),
         ("task", "nowhere.py:Task", "task: got 'nowhere.py:Task', expected an existing file"),
         ("target", "nowhere.py:T", "target: got 'nowhere.py:T', expected an existing file"),

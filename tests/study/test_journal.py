@@ -91,3 +91,10 @@ def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         assert path.read_bytes() == whole
     assert len(Study.open(tmp_path / "run").results) == 2  # closing tried again, with room
+
+
+def test_trials_of_a_journal_share_their_distributions(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "run")
+    first, second = Study.open(path.parent)._storage.get_all_trials(0, deepcopy=False)
+    assert first.distributions == second.distributions
+    assert all(first.distributions[name] is second.distributions[name] for name in first.distributions)
