@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import yaml
 
 from autoprune.errors import SpecError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,3 +42,26 @@ def read_yaml(text: str) -> Any:
         raise SpecError([f"{where}not valid YAML: {error.problem or error.context}"]) from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise SpecError([f"not valid YAML: {' '.join(str(error).split())}"]) from None
+
+
+def unwritable(data: Any) -> list[str]:
+    """One line for each text in plain data that no file can hold, because it has half of a two-part character in it."""
+    problems, left, seen = [], [("", data)], set[int]()
+    while left:
+        path, part = left.pop()
+        if isinstance(part, str) and not _is_writable(part):
+            problems.append(f"{path or 'spec'}: got {ascii(part)[:60]}, expected a text of whole characters")
+        if not isinstance(part, Mapping | list | tuple) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        inside = list(part.items()) if isinstance(part, Mapping) else list(enumerate(part))
+        wrong = [key for key, _ in inside if isinstance(key, str) and not _is_writable(key)]
+        problems += [
+            f"{path or 'spec'}: got the name {ascii(key)[:60]}, expected whole characters" for key in wrong
+        ]
+        left += [(f"{path}.{key}".lstrip("."), item) for key, item in inside if key not in wrong]
+    return problems
+
+
+def _is_writable(text: str) -> bool:
+    return _HALF.search(text) is None

@@ -81,15 +81,10 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     if isinstance(value, list | tuple):
         return depth < 8 and all(_is_plain(v, depth + 1) for v in value)
     if isinstance(value, Mapping):
-        return depth < 8 and all(_is_text(k) and _is_plain(v, depth + 1) for k, v in value.items())
+        return depth < 8 and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in value.items())
     if isinstance(value, float) and not math.isfinite(value):
         return False  # JSON has no such numbers
-    return value is None or isinstance(value, bool | int | float) or _is_text(value)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is a text that a file can hold: no half of a character that takes two."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 ExistingReference = Annotated[str, AfterValidator(existing_file)]
@@ -118,7 +113,9 @@ class Reference(Section):
             return {"use": given}
         if isinstance(given, Mapping) and "use" in given:
             arguments = {name: value for name, value in given.items() if name != "use"}
-            wrong = [name for name, value in arguments.items() if not (_is_text(name) and _is_plain(value))]
+            wrong = [
+                name for name, value in arguments.items() if not (isinstance(name, str) and _is_plain(value))
+            ]
             if wrong:
                 raise ValueError(
                     f"got {shown(wrong[0])} in it, expected named arguments of plain, finite data"

@@ -22,7 +22,7 @@ from autoprune.constraint import (
 from autoprune.errors import SpecError
 from autoprune.references import nearest
 from autoprune.spec.cluster import Cluster
-from autoprune.spec.document import read_yaml
+from autoprune.spec.document import read_yaml, unwritable
 from autoprune.spec.fields import shown
 from autoprune.spec.parts import Reference, Section, as_tuple, listed, named, references, switch
 from autoprune.spec.problems import problems_of
@@ -177,6 +177,8 @@ class Spec(Section):
         """
         if not isinstance(data, Mapping):
             raise SpecError([f"spec: got {shown(data)}, expected a mapping of {', '.join(cls.model_fields)}"])
+        if problems := unwritable(data):
+            raise SpecError(problems)
         own = data.get("folder", folder)
         given = {**data, "folder": folder / own if isinstance(own, str | Path) else own}
         looked_in = given["folder"] if check_files and isinstance(given["folder"], Path) else None
