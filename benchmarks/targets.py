@@ -202,14 +202,14 @@ def search_keywords(minutes: float) -> None:
         "name": "keywords",
         "task": "spoken_digits",
         "space": {
-            "architecture": {"width": [0.125, 0.25], "depth": [1, 2, 3, 4]},
-            "quantize": {"weight_bits": [4, 6, 8], "activation_bits": [6, 8], "quantizer": "ptq"},
+            "architecture": {"width": [0.25, 0.375], "depth": [2, 3, 4]},
+            "quantize": {"weight_bits": [6, 8], "activation_bits": [8], "quantizer": "ptq"},
         },
         "target": {"use": "fpga", "reuse": [4, 16, 64, 256]},
         "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.05},
         "constraints": ["accuracy >= baseline - 5.0", *(f"{n} <= {most}" for n, most in ZYNQ_7020.items())],
         "budget": {"minutes": minutes},
-        "search": {"rungs": [0, 2]},
+        "search": {"rungs": [3, 9]},
         "cluster": {"workers": 1},
         "export": ["qonnx", "hls4ml"],
     }
