@@ -41,16 +41,18 @@ def answered(pool: Pool, *requests: Request) -> list[Evaluation]:
     return [found[request.trial] for request in requests]
 
 
-@pytest.mark.parametrize("how", ["hang_once", "leave_once", "die_once"])
-def test_what_was_under_way_is_done_by_another_worker(cluster: None, tmp_path: Path, how: str) -> None:
-    choices: dict[str, Any] = {"how": how, "flag": str(tmp_path / "flag"), "x": 2.0}
+def test_what_a_worker_that_hangs_or_leaves_was_at_work_on_is_done_by_another_one(
+    cluster: None, tmp_path: Path
+) -> None:
     with Pool(HELD, {}, workers=1, heartbeat_seconds=1.0) as pool:
-        before = pool.call("process")
-        (found,) = answered(pool, Request(0, 0, choices))
-        assert (found.state, found.metrics) == ("finished", {"y": 4.0})
-        assert found.structure["process"] != before
-        assert found.seconds[LOST] > 0
-        assert (pool.size, pool.running, pool.room(0)) == (1, 0, 1)
+        for number, how in enumerate(("hang_once", "leave_once")):
+            choices: dict[str, Any] = {"how": how, "flag": str(tmp_path / how), "x": 2.0}
+            before = pool.call("process")
+            (found,) = answered(pool, Request(number, 0, choices))
+            assert (found.state, found.metrics) == ("finished", {"y": 4.0})
+            assert found.structure["process"] != before
+            assert found.seconds[LOST] > 0
+            assert (pool.size, pool.running, pool.room(0)) == (1, 0, 1)
 
 
 def test_a_worker_that_leaks_is_replaced_between_requests(cluster: None) -> None:
@@ -67,6 +69,7 @@ def test_a_candidate_that_kills_every_worker_is_poison(cluster: None) -> None:
     with Pool(HELD, {}, workers=1) as pool:
         (found,) = answered(pool, Request(0, 0, {"how": "die"}))
         assert found.state == "failed" and found.is_poison and "the worker died" in found.reason
+        assert (pool.size, pool.running) == (1, 0)
         (raised,) = answered(pool, Request(1, 0, {"how": "raise"}))
         assert raised.state == "failed" and not raised.is_poison
 

@@ -110,13 +110,6 @@ def test_a_request_is_tried_again_after_a_crash(pool: Pool, tmp_path: Path) -> N
     assert found.state == "finished" and found.metrics["y"] == 6.0
 
 
-def test_a_request_that_always_crashes_fails_with_a_reason(pool: Pool) -> None:
-    pool.submit(Request(4, 0, {"how": "die"}))
-    found = collect(pool, 1)[4]
-    assert found.state == "failed" and "worker died" in found.reason
-    assert pool.size == 2 and pool.running == 0
-
-
 def test_only_the_crashing_request_of_a_queue_fails_and_time_is_limited(cluster: None) -> None:
     with Pool(HELD, {}, workers=1, depth=3, trial_minutes=1 / 60) as pool:
         pool.submit(Request(0, 0, {"how": "sleep"}))
@@ -144,8 +137,8 @@ import ray
 from autoprune.cluster import Pool
 from autoprune.errors import BadInput
 
-with Pool({HELD!r}, {{"factor": 5.0}}, workers=3) as pool:
-    assert pool.size == 3 and pool.call("factor_twice") == 10.0
+with Pool({HELD!r}, {{"factor": 5.0}}, workers=1) as pool:
+    assert pool.size == 1 and pool.call("factor_twice") == 10.0
 assert not ray.is_initialized()
 try:
     Pool({HELD!r}, {{}}, address="127.0.0.1:1")
