@@ -140,19 +140,27 @@ def test_finishing_wants_one_limit_and_one_trial(run: Path) -> None:
         autoprune.finish(run, epochs=1)
 
 
-def test_resuming_goes_on_to_the_original_budget(tmp_path: Path, tiny_spec: dict[str, Any]) -> None:
+def test_resuming_goes_on_to_the_original_budget_also_where_the_files_have_moved(
+    tmp_path: Path, tiny_spec: dict[str, Any]
+) -> None:
+    before, now = tmp_path / "before", tmp_path / "now"
+    before.mkdir()
+    shutil.copy(Path(__file__).parent / "tiny_task.py", before)
+    tiny_spec |= {"task": "tiny_task.py:TinyTask", "folder": str(before), "budget": {"trials": 5}}
+
     def stop(kind: str, payload: dict[str, Any]) -> None:
         if kind == "evaluated" and payload["status"]["trials"]["finished"] >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        autoprune.search({**tiny_spec, "budget": {"trials": 5}}, run=tmp_path / "run", on_event=stop)
+        autoprune.search(tiny_spec, run=tmp_path / "run", on_event=stop)
+    before.rename(now)
     half = autoprune.open_study(tmp_path / "run")
     assert half.status()["state"] == "interrupted"
-    before = {trial.number: trial.metrics for trial in half.results}
-    resumed = autoprune.resume(tmp_path / "run")
+    known = {trial.number: trial.metrics for trial in half.results}
+    resumed = autoprune.resume(tmp_path / "run", folder=now)
     assert resumed.status()["trials"]["finished"] == 5
-    assert all(resumed.trial(number).evaluations[0].metrics for number in before)
+    assert all(resumed.trial(number).evaluations[0].metrics for number in known)
 
 
 def test_a_run_folder_that_exists_is_not_touched(run: Path, tiny_spec: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -113,6 +114,20 @@ def evaluation_of(
     if record["state"] == "finished" and lacking:
         raise ValueError(f"it has no {lacking[0]}")
     return Evaluation(choices=request.choices, **record), float(at)
+
+
+def share_rows(structure: Mapping[str, Any], known: dict[Any, dict[str, Any]]) -> None:
+    """Let a table of layers hold rows that are there already: of thousands of candidates most layers are alike.
+
+    Args:
+        structure: of an evaluation, changed in place.
+        known: the rows so far, by their content; added to.
+    """
+    layers = structure.get("layers")
+    if isinstance(layers, list):
+        for place, row in enumerate(layers):
+            with suppress(TypeError, AttributeError):  # no row of ours
+                layers[place] = known.setdefault(tuple(row.items()), row)
 
 
 def _table(name: str, found: Any) -> dict[str, Any]:

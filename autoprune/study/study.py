@@ -39,6 +39,7 @@ from autoprune.study.reading import (
     checked_baseline,
     evaluation_of,
     request_of,
+    share_rows,
 )
 from autoprune.study.remote import Remote, is_leased, is_url
 from autoprune.study.run_folder import Lock, prepare, refuse_links
@@ -101,6 +102,7 @@ class Study:
         self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
         self._live: dict[str, Any] | None = None
+        self._rows: dict[Any, dict[str, Any]] = {}  # of tables of layers, each once
         for place, stored in enumerate(self._storage.get_all_trials(self._id, deepcopy=False), start=1):
             try:
                 self._take_in(stored)
@@ -247,6 +249,7 @@ class Study:
         record = {**_plain(evaluation.to_json()), "at": at}
         # The storage holds the record in memory, too; what is large in it is there once.
         evaluation.structure, evaluation.read = record["structure"], record["read"]
+        share_rows(evaluation.structure, self._rows)
         self._storage.set_trial_user_attr(stored, "record", record)
         if self.spec.constraints and evaluation.state != "failed":
             self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))
@@ -599,6 +602,7 @@ class Study:
         evaluation, at = evaluation_of(stored, request, [o.metric for o in self.spec.objectives])
         if (request.trial, request.rung, request.repeat) not in self._ledger.requests:
             raise ValueError("it was answered before")
+        share_rows(evaluation.structure, self._rows)
         self._clock_base = max(self._clock_base, at)
         self._ledger.note_evaluation(evaluation, at)
 

@@ -12,6 +12,7 @@ from small_study import add, new_study
 
 from autoprune.errors import RunFolderError
 from autoprune.study import Study
+from autoprune.study.reading import share_rows
 
 
 def edited(run: Path, key: str, change: Callable[[Any], Any]) -> None:
@@ -74,3 +75,12 @@ def test_a_profile_of_others_is_passed_over(run: Path) -> None:
     for content in ("[1]", '{"seconds": 3}', '{"seconds": {"supernet": []}}', "[" * 100_000):
         (run / "profile.json").write_text(content)
         assert Study.open(run).status()["trials"]["finished"] == 1
+
+
+def test_rows_of_layers_that_are_alike_are_held_once() -> None:
+    known: dict[Any, dict[str, Any]] = {}
+    first, second = ({"layers": [{"name": "a", "macs": 3}, {"name": "b", "macs": n}, 7]} for n in (1, 2))
+    for structure in (first, second, {"layers": 3}, {}):
+        share_rows(structure, known)
+    assert first["layers"][0] is second["layers"][0] and first["layers"][1:] != second["layers"][1:]
+    assert len(known) == 3 and second["layers"][2] == 7
