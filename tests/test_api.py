@@ -82,7 +82,7 @@ def test_an_export_runs_and_is_what_was_measured(run: Path) -> None:
     assert folder == run / "export" / str(best.number)
     assert "of the exported file" in autoprune.report(run).read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) == {"search", "export", "baseline", "parity"}
+    assert set(metrics) == {"search", "export", "baseline", "parity", "sources", "unstable"}
     assert all(
         {"accuracy", "latency_ms", "size_bytes"} <= set(metrics[part])
         for part in ("search", "export", "baseline")

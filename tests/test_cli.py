@@ -145,7 +145,7 @@ def test_options_reach_the_api_as_they_were_given(monkeypatch, tmp_path, folder)
 
     replaced(monkeypatch, "search", search)
     replaced(monkeypatch, "export", export)
-    replaced(monkeypatch, "resume", lambda run, on_event: study)
+    replaced(monkeypatch, "resume", lambda run, folder, on_event: study)
     replaced(monkeypatch, "finish", lambda run, number, **given: study.trial(number))
     limits = ("--trials", 5, "--minutes", 2, "--workers", 1, "--seed", 3)
     result = run("search", "digits", "--run", tmp_path, *limits)

@@ -74,7 +74,7 @@ def test_every_weight_bias_and_rounded_tensor_has_a_node_of_its_bits() -> None:
 def test_what_it_cannot_carry_is_one_sentence_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     class Unknown(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.eigvalsh(x @ x.mT)
+            return torch.linalg.eigvalsh(x @ x.transpose(-1, -2))
 
     with pytest.raises(ModelError, match="cannot be written as QONNX: .*eigvalsh"):
         to_qonnx(Unknown().eval(), INPUTS[:1])
