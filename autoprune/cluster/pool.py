@@ -80,7 +80,7 @@ class Pool:
         self._gone: Ready = []
         self._looked = time.monotonic()
         self._failed_starts = 0
-        self._head = ""  # of a cluster that was joined here
+        self._head, self._identity = "", ""  # of a cluster that was joined here
         self._owns_ray = not session.is_running()
         if self._owns_ray:
             self._enter()
@@ -259,6 +259,10 @@ class Pool:
             self._warm(seat)
         done, _ = ray.wait(futures, num_returns=len(futures), timeout=0) if futures else ([], [])
         answers = {future: answer_of(future) for future in done}
+        deaths = [a for a in answers.values() if isinstance(a, ray.exceptions.RayActorError)]
+        if any(map(is_of_node, deaths)) and self._has_lost_its_head():
+            self._rejoin()  # before anything is asked of a head that knows nothing of us
+            answers = {}
         for seat in [seat for seat in self._seats if seat.tasks]:
             self._settle(seat, answers)
         self._look_after()
@@ -353,7 +357,7 @@ class Pool:
         if time.monotonic() - self._looked < PULSE_SECONDS:
             return
         self._looked = time.monotonic()
-        if self._head and not session.answers(self._head):
+        if self._has_lost_its_head():
             self._rejoin()
             return
         for seat in list(self._seats):
@@ -461,6 +465,11 @@ class Pool:
             session.start(sum(s.workers.max * s.cpus_per_worker for s in self._shapes.values()))
         else:
             self._head = session.join(self.cluster.address, self._warn)
+            self._identity = session.identity(self._head)
+
+    def _has_lost_its_head(self) -> bool:
+        """Whether the head is gone, or is another one by now at the same address."""
+        return bool(self._head) and session.identity(self._head) != self._identity
 
     def _rejoin(self) -> None:
         """Wait for a head that was lost, join it when it is back, and begin anew what was under way.
@@ -480,6 +489,7 @@ class Pool:
                 f"the head of the cluster at {self._head} has been gone for {HEAD_SECONDS / 60:g} minutes; "
                 f"`autoprune resume` goes on once there is one"
             )
+        self._identity = session.identity(self._head)
         self._setup.store_anew()
         for task in reversed(under_way):
             self._lose(task, "", "the head of the cluster was lost", counts=False)

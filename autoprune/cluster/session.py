@@ -160,6 +160,18 @@ def answers(head: str, timeout: float = 2.0) -> bool:
     return True
 
 
+def identity(head: str) -> str:
+    """The cluster behind HOST:PORT, which is another one after its head was restarted; empty where nobody answers."""
+    import ray
+
+    if not answers(head):
+        return ""
+    try:
+        return str(ray._raylet.GcsClient(address=head).cluster_id.hex())
+    except Exception:  # of Ray's client, while a head comes up
+        return ""
+
+
 def check_room(shapes: Mapping[str, Shape], without: Iterable[str] = ()) -> None:
     """Refuse what Ray would wait for in silence: more workers than fit, or a worker that no node is made for.
 
