@@ -213,10 +213,24 @@ class Pool:
         """Have every worker do a step of the setup, and wait for those that are not just being started."""
         place = self._setup.add(step, given)
         futures = {seat: self._setup.send(seat, place) for seat in self._seats}
-        waited = [seat for seat in self._seats if seat.is_ready] or self._seats
-        results_of([futures[seat] for seat in waited])
+        waited = [seat for seat in self._seats if seat.is_ready] or list(self._seats)
         for seat, future in futures.items():
-            seat.warming = None if seat in waited else future
+            seat.warming = future
+        for seat in waited:
+            self._await(seat)
+
+    def _await(self, seat: Seat) -> None:
+        """Wait until a worker is set up; one that dies of that, with its node perhaps, is replaced once."""
+        import ray
+
+        if isinstance(answer_of(seat.warming), ray.exceptions.RayActorError):
+            self._setup.share_anew()
+            self._replace(seat, "the worker did not start")
+            seat = self._seats[-1]
+            if seat.is_ready:  # there are enough without it
+                return
+        results_of([seat.warming])
+        seat.warming = None
 
     # -- requests --------------------------------------------------------------------------------------------
 

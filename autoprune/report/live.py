@@ -26,10 +26,8 @@ from autoprune.report.readable import budget_left, figure, share_spent
 Payload = dict[str, Any]
 
 SECONDS_BETWEEN_LINES = 5.0
-DRAWINGS, MOST_DRAWING = (
-    4,
-    20,
-)  # in a second; what one takes is at most one in so many of the driver's seconds
+DRAWINGS, MOST_DRAWING = 4, 20
+"""Drawings in a second; what one takes is at most one in so many of the driver's seconds."""
 MOST_NOTES = 4
 # Of the best trial; of a task without accuracy its first few metrics of its own.
 SHOWN = ("accuracy", "latency_ms", "size_bytes")

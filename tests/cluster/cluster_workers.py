@@ -83,5 +83,9 @@ class Held:
     def factor_twice(self) -> float:
         return 2 * self.factor
 
+    def die_once(self, flag: str) -> None:
+        """Die where the flag is not there yet."""
+        self.break_once("die_once", Path(flag))
+
     def die(self) -> None:
         os._exit(1)

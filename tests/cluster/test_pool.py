@@ -104,6 +104,15 @@ def test_a_replaced_worker_gets_the_broadcasts_again_in_order(cluster: None) -> 
         assert pool.call("process") != process
 
 
+def test_a_worker_that_dies_while_it_is_set_up_is_replaced_once(cluster: None, tmp_path: Path) -> None:
+    with Pool(HELD, {}, workers=1) as pool:
+        pool.broadcast("attach", "first", 1)
+        pool.broadcast("die_once", str(tmp_path / "flag"))
+        assert (tmp_path / "flag").exists() and pool.call("seen") == [("first", 1)]
+        with pytest.raises(SearchFailed, match="a worker died"):
+            pool.broadcast("die")
+
+
 def test_a_request_is_tried_again_after_a_crash(pool: Pool, tmp_path: Path) -> None:
     pool.submit(Request(3, 0, {"how": "die_once", "flag": str(tmp_path / "flag"), "x": 2.0}))
     found = collect(pool, 1)[3]
