@@ -32,7 +32,6 @@ SpecLike = str | Path | Mapping[str, Any] | Spec
 EVALUATOR = "autoprune.evaluate:Evaluator"
 REFERENCE, SUPERNET = "reference.safetensors", "supernet.safetensors"
 MOST_BEST, MOST_SEEDS = 10_000, 100
-LEAST_NETWORKS = 8  # that the model of a device is fitted to
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
 
@@ -486,6 +485,7 @@ def _attach_devices(pool: Pool, spec: Spec, before: Mapping[str, Any]) -> dict[s
         BadInput: one that was measured before is gone, and too little is known of it.
     """
     from autoprune.cluster.devices import Devices
+    from autoprune.targets.elsewhere import LEAST_NETWORKS
 
     if not spec.devices:
         return {}

@@ -16,12 +16,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from quantized_accuracy import Alone
 from scipy.stats import spearmanr
 
 from autoprune.evaluate import Evaluator
@@ -33,23 +33,12 @@ from autoprune.spec import load_spec
 WANTED = 0.97
 
 
-class Alone:
-    """One evaluator, as workers are asked; of damage, which costs time and tells nothing of latency, it knows none."""
-
-    size = 1
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
+class WithoutDamage(Alone):
+    """One evaluator; of damage, which costs time and tells nothing of latency, it knows none."""
 
     def call(self, method: str, *arguments: Any) -> Any:
         """What it answers."""
-        if arguments[:1] == ("damage",):
-            return 0.0
-        return getattr(self._evaluator, method)(*arguments)
-
-    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """What it answers to each."""
-        return [self.call(method, *arguments) for arguments in calls]
+        return 0.0 if arguments[:1] == ("damage",) else super().call(method, *arguments)
 
 
 def main() -> int:
@@ -80,7 +69,7 @@ def main() -> int:
         evaluator.attach_reference(evaluator.train_reference())
         described = evaluator.describe()
         made = {**described, "baseline": {"macs": 0.0}}
-        preview = make_preview(Alone(evaluator), spec, made)
+        preview = make_preview(WithoutDamage(evaluator), spec, made)
     if "rank_correlation" not in preview:
         print(f"no model of latency was made: {preview.get('reason', 'too little could be measured')}")
         return 1

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from autoprune.cluster.answers import cause_of, first_line
 from autoprune.errors import TargetError
 from autoprune.targets import Measurement
 from autoprune.targets.elsewhere import Absent, Job, timed
@@ -51,10 +52,9 @@ class Devices:
             try:
                 found: Measurement = ray.get(future)
             except ray.exceptions.RayTaskError as error:  # raised by the task itself: it would be again
-                cause = getattr(error, "cause", None) or error
-                raise TargetError(f"the device {resource}: {str(cause).splitlines()[0]}") from None
+                raise TargetError(f"the device {resource}: {first_line(cause_of(error))}") from None
             except ray.exceptions.RayError as error:
-                problem = str(error).strip().splitlines()[0]
+                problem = first_line(error)
             else:
                 return found
         raise TargetError(

@@ -224,8 +224,7 @@ class Pool:
         import ray
 
         if isinstance(answer_of(seat.warming), ray.exceptions.RayActorError):
-            self._setup.share_anew()
-            self._replace(seat, "the worker did not start")
+            self._start_anew(seat)
             seat = self._seats[-1]
             if seat.is_ready:  # there are enough without it
                 return
@@ -332,7 +331,7 @@ class Pool:
         if "memory" in demands:
             options["memory"] = int(demands.pop("memory"))
         # Ray would otherwise repeat a request, or restart a worker without its broadcasts, and say nothing.
-        if kept_off := off(self.devices.there, session.nodes()):
+        if self.devices.there and (kept_off := off(self.devices.there, session.nodes())):
             options["label_selector"] = kept_off
         remote = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"pulse": 1}, resources=demands, **options
@@ -354,16 +353,20 @@ class Pool:
             return
         error = answer_of(seat.warming)
         if isinstance(error, Exception):
-            self._setup.share_anew()
             self._failed_starts += 1
             if self._failed_starts >= MOST_STARTS:
                 raise SearchFailed(
                     f"{MOST_STARTS} workers in a row could not be started, the last one: {first_line(cause_of(error))}"
                 )
-            self._replace(seat, "the worker did not start")
+            self._start_anew(seat)
             return
         seat.warming, self._failed_starts = None, 0
         seat.heard = seat.idle_since = time.monotonic()
+
+    def _start_anew(self, seat: Seat) -> None:
+        """Put another worker in the place of one that did not start, which may have lost what others share."""
+        self._setup.share_anew()
+        self._replace(seat, "the worker did not start")
 
     def _look_after(self) -> None:
         """Replace workers that hang, are late, leave or leak; give back what idles, and ask for what is needed."""

@@ -182,10 +182,9 @@ def check_room(shapes: Mapping[str, Shape], without: Iterable[str] = ()) -> None
     Raises:
         BadInput: says what there is.
     """
-
-    problems = []
-    kept = [one for one in without if any(one in node["Resources"] for node in nodes())]
-    ours = {n["NodeID"]: n["Resources"] for n in nodes() if not any(one in n["Resources"] for one in kept)}
+    problems, every = [], {node["NodeID"]: node["Resources"] for node in nodes()}
+    kept = [one for one in without if any(one in resources for resources in every.values())]
+    ours = {node: found for node, found in every.items() if not any(one in found for one in kept)}
     there = list(ours.values())
     for name, shape in shapes.items():
         if shape.workers.min and not any(_fits(shape.demands, resources) for resources in there):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -31,6 +32,8 @@ SCORING_BATCH_SIZE, SCORING_BATCHES = 16, 32
 # more multiply-accumulates than these. ResNet-20 within 40.1 MFLOPs, three networks: 57 to 61 % when scored on 512
 # images, 65 to 67 % on 2,048, 68 to 71 % on 4,096.
 LONG_MACS, LONG_BATCHES, PASSES = 5e11, 128, 3
+# Of uncompressed networks; every candidate asks, and counting takes as long as several forward passes.
+_macs: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
 # Scoring in training is to take no more than this share of its time. An example that is scored costs about as much as
 # so many that are trained on: batches are small, and some criteria take more than a gradient. What reads no data costs
@@ -119,7 +122,9 @@ def batches_of_a_look(model: nn.Module, criterion: str, context: Context) -> int
         return SCORING_BATCHES
     if not all(weights[n].shape == known[n].shape and torch.equal(weights[n], known[n]) for n in weights):
         return SCORING_BATCHES
-    each = PASSES * SCORING_BATCH_SIZE * count(model, example_inputs(context.data))["macs"]
+    if context.reference not in _macs:
+        _macs[context.reference] = count(model, example_inputs(context.data))["macs"]
+    each = PASSES * SCORING_BATCH_SIZE * _macs[context.reference]
     return int(min(max(LONG_MACS / max(each, 1.0), SCORING_BATCHES), LONG_BATCHES))
 
 

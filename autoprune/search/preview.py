@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import AutopruneError
-from autoprune.search.prices import EXACT, LATENCY, SIZE, Prices
+from autoprune.search.prices import EXACT, KINDS, LATENCY, SIZE, Prices
 from autoprune.space import Choice, Range, Space, Value
 from autoprune.space.levels import levels
 from autoprune.space.widths import units_left
@@ -41,7 +41,6 @@ LEAST_HARMLESS = 8
 CODING = "store.coding"
 WRONG = 0.1  # relative error of a cost above which no point is refused by it
 ROUNDING = 1e-9
-KINDS = ("float", "integer")  # of the arithmetic of a layer
 # For latency: integers are some two times faster at a sixteenth of the BOPs.
 STANDING_IN = {"macs": 0.7, "bops": 0.15}
 
@@ -239,9 +238,8 @@ def _latency(asked: _Cached, space: Space, data: dict[str, Any]) -> dict[str, An
     if not np.ptp(truth):  # of a circuit: it depends on the target's own choices, which are neutral here
         return {}
     features = Prices(data).features(LATENCY, as_columns(space, [point for point, _ in known]))
-    fit, held_out = _fitted(
-        features, truth, weights=truth**-2
-    )  # errors count as shares: small networks matter
+    # Errors count as shares: small networks matter.
+    fit, held_out = _fitted(features, truth, weights=truth**-2)
     data["fits"] = {**data["fits"], LATENCY: fit}
     return {"rank_correlation": float(spearmanr(held_out, truth).statistic)}
 

@@ -23,6 +23,7 @@ FLOAT_BITS = 32
 INTEGER_BITS = 8  # weights and inputs of at most so many bits are multiplied as integers
 EXACT = ("params", "macs", "bops")
 SIZE, LATENCY = "size_bytes", "latency_ms"
+KINDS = ("float", "integer")  # of the arithmetic of a layer
 
 
 class Prices:
@@ -60,9 +61,8 @@ class Prices:
         made = _Made(self._data, {**{n: np.array([v] * count) for n, v in self._settled.items()}, **columns})
         costs = {"params": made.params, "macs": made.macs, "bops": made.bops}
         for name, fit in self._fits.items():
-            weights = np.array(
-                fit["weights"]
-            )  # fewer in a profile of before changes of arithmetic were counted
+            # Fewer in a profile of before changes of arithmetic were counted.
+            weights = np.array(fit["weights"])
             costs[name] = made.features(name)[:, : len(weights)] @ weights + fit["constant"]
         return costs
 
@@ -95,8 +95,8 @@ class _Made:
         self._rounded_bytes, self._float_bytes = np.zeros(count), np.zeros(count)
         self._rounded_layers, self._outputs = np.zeros(count), np.zeros(count)
         self._tensors = np.zeros(count)
-        self._ms = {kind: np.zeros(count) for kind in ("float", "integer")}
-        self._calls = {kind: np.zeros(count) for kind in ("float", "integer")}
+        self._ms = {kind: np.zeros(count) for kind in KINDS}
+        self._calls = {kind: np.zeros(count) for kind in KINDS}
         self._changes, self._was_integer = np.zeros(count), np.zeros(count, dtype=bool)
         for term in data["terms"]:
             self._add(term, count)
@@ -148,11 +148,9 @@ class _Made:
             )
             for role in ("reads", "writes")
         ]
-        is_there = factor > 0
-        for kind, chosen in (("float", ~integer), ("integer", integer)):
-            grid = np.array(table[kind if table.get(kind) else "float"], dtype=float) - self._data.get(
-                "call_ms", 0.0
-            )
+        is_there, alone = factor > 0, self._data.get("call_ms", 0.0)
+        for kind, chosen in zip(KINDS, (~integer, integer), strict=True):
+            grid = np.array(table[kind if table.get(kind) else "float"], dtype=float) - alone
             self._ms[kind] += np.where(chosen, _between(grid, *place) * factor, 0.0)
             self._calls[kind] += chosen & is_there
         self._changes += (integer != self._was_integer) & is_there

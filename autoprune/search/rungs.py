@@ -74,9 +74,8 @@ class Orders:
     def __init__(self, improvable: Sequence[bool] = ()) -> None:
         self._improvable = improvable
         self._known: dict[int, list[int]] = {}
-        self._passed: dict[
-            int, int
-        ] = {}  # rung -> how many of its order, from the best on, are known to have gone on
+        # Rung -> how many of its order, from the best on, are known to have gone on.
+        self._passed: dict[int, int] = {}
 
     def best_first(self, rung: int, results: Mapping[int, Result], *, anew: bool = False) -> list[int]:
         """The trials of a rung that is not the last; a trial has one result there, which stays what it is.

@@ -129,10 +129,11 @@ class GuidedSampler(OwnSampler):
             start = known.harmless(anywhere(encoding, 1, generator)[0])
             planned = frugal(encoding, believed, start)
             planned = planned[memory.promising(planned)]
-            if len(planned) and objectives == 1:
-                return np.asarray(planned[int(believed.prior(planned).argmin())])
             if len(planned):
-                return np.asarray(planned[int(generator.integers(len(planned)))])
+                best = (
+                    believed.prior(planned).argmin() if objectives == 1 else generator.integers(len(planned))
+                )
+                return np.asarray(planned[int(best)])
         rows = anywhere(encoding, CANDIDATES, generator)
         rows = rows[memory.promising(rows)]
         if not len(rows):
