@@ -199,6 +199,7 @@ def main() -> int:
         found = Study.open(run)
         opened = time.perf_counter() - start
         found.status()
+        del found
         print(f"open         {opened:8.1f} s")
         print(f"status       {time.perf_counter() - start - opened:8.1f} s more")
         start = time.perf_counter()

@@ -132,6 +132,7 @@ class _Loop:
         self._orders = Orders([not is_cost(c.metric) for c in spec.constraints])
         named = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
         self._growth = Growth([m for m in sorted(named) if not is_cost(m)], self._last_rung)
+        self._has_grown = False  # since the sampler was told of all results
         self._barren = self._failures = self._results = 0
         self._clean_up_at = CLEAN_UP_EVERY
         self._left_out = 0  # re-validations that there was no time for
@@ -143,6 +144,7 @@ class _Loop:
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
             self._recall(trial)
+        self._tell_again()
 
     def run(self) -> None:
         """Turn after turn until nothing is under way and nothing may be begun."""
@@ -201,6 +203,7 @@ class _Loop:
             self._begun.discard(_key(request.choices))
             self._budgets.returned(request)
             self._learn(trial, evaluation)
+            self._tell_again()
             self.announce("evaluated" if evaluation.state == "finished" else evaluation.state, trial)
             self._results += 1
             if self._results >= self._clean_up_at:
@@ -213,15 +216,8 @@ class _Loop:
         if evaluation.state == "finished":
             self._barren = self._failures = 0
             self._rank(evaluation, violations)
-            others = (
-                self.study.trials
-                if self._growth.note(trial.number, evaluation.rung, evaluation.metrics)
-                else ()
-            )
+            self._has_grown |= self._growth.note(trial.number, evaluation.rung, evaluation.metrics)
             self._tell(evaluation)
-            for other in others:
-                if other.searched is not None and other.has_result and other.number in self._numbers:
-                    self._tell(other.searched)
         elif evaluation.state == "rejected":
             self._barren += 1
             self._failures = 0
@@ -238,6 +234,14 @@ class _Loop:
             self._given_up = (
                 f"{self._barren} proposals in a row brought nothing new {evaluation.reason}".strip()
             )
+
+    def _tell_again(self) -> None:
+        """Show the sampler all results anew where more became known of what training does to them."""
+        if self._has_grown:
+            self._has_grown = False
+            for trial in self.study.trials:
+                if trial.searched is not None and trial.has_result and trial.number in self._numbers:
+                    self._tell(trial.searched)
 
     def _tell(self, evaluation: Evaluation) -> None:
         """Show the sampler a result, as it should be at the last rung."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import BadInput, MissingExtra, RunFolderError
 from autoprune.spec.storage import problem_of_url
 from autoprune.study.journal import quiet
+from autoprune.study.reading import Shared
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -120,7 +121,11 @@ class Database:
     def get_all_trials(self, study: int, deepcopy: bool = True) -> list[FrozenTrial]:
         """All trials as they are there."""
         with _explained(self._place):
-            return self._storage.get_all_trials(study, deepcopy=deepcopy)
+            found = self._storage.get_all_trials(study, deepcopy=deepcopy)
+        shared = Shared()
+        for trial in found:
+            shared.record(trial.user_attrs.get("record"))
+        return found
 
     def create_new_trial(self, study: int, template: FrozenTrial) -> int:
         """A new trial, under a negative number until the database gives it its own."""
@@ -152,6 +157,9 @@ class Database:
                 return
 
         self._later(end)
+
+    def let_go(self, trial: int) -> None:
+        """Nothing: the database holds what there is."""
 
     def set_study_user_attr(self, study: int, key: str, value: Any) -> None:
         """An attribute of the study."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import RunFolderError
 from autoprune.space import Value
+from autoprune.study.reading import Shared
 
 
 class _Template(FrozenTrial):
@@ -41,6 +43,11 @@ class _Template(FrozenTrial):
 
 class _Storage(JournalStorage):
     """Optuna's storage of a journal, but that trials share distributions: it makes one for each choice of each."""
+
+    def let_go(self, trial: int) -> None:
+        """Hold no more than the figures of a trial that is over: whoever reads this storage has taken in the rest."""
+        held = self.get_trial(trial)
+        held.params, held.distributions, held.user_attrs = {}, {}, {}
 
     def _sync_with_backend(self) -> None:
         replay: Any = optuna.storages.journal._storage
@@ -90,6 +97,15 @@ def running_trial(
     )
 
 
+def _extent(path: Path) -> tuple[int, int]:
+    """The size of a file, and where its last whole line ends."""
+    size = path.stat().st_size
+    if not size:
+        return 0, 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return size, content.rfind(b"\n") + 1
+
+
 class Journal(BaseJournalBackend):
     """The lines of a journal file, in memory until they are committed.
 
@@ -108,19 +124,18 @@ class Journal(BaseJournalBackend):
         self._path = path
         self._waiting: list[bytes] = []
         self._unread: list[dict[str, Any]] = []
+        self._shared = Shared()
         self._count = 0
-        self._line = 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC) if write else None
-            self._old = path.read_bytes()
-            end = self._old.rfind(b"\n") + 1
-            if self._file is not None and self._old and not end:
+            size, self._end = _extent(path)
+            if self._file is not None and size and not self._end:
                 raise RunFolderError(f"{path}: line 1 is damaged; this is not the journal of a study")
-            self._old, self._end = self._old[:end], end
+            self._old_end = self._end
         except OSError as error:
             raise RunFolderError(f"{path} cannot be opened: {error.strerror or error}") from None
 
-    def storage(self) -> JournalStorage:
+    def storage(self) -> _Storage:
         """The journal as a storage that Optuna understands.
 
         Raises:
@@ -130,7 +145,7 @@ class Journal(BaseJournalBackend):
             storage = _Storage(self)
         except Exception as error:  # what is not JSON, or no journal entry, breaks the replay in many ways
             raise RunFolderError(
-                f"{self._path}: line {self._line} is damaged ({type(error).__name__}: {error}); "
+                f"{self._path}: line {self._count} is damaged ({type(error).__name__}: {error}); "
                 f"cut the file off before it to keep what is older"
             ) from None
         if self._file is not None:  # not before all the rest is known to be sound
@@ -141,14 +156,22 @@ class Journal(BaseJournalBackend):
         """Entries from a number on; after the first time those that were appended since."""
         if log_number_from < self._count:
             raise RuntimeError("a journal is read once, from its beginning")
-        if self._old:
-            lines, self._old = self._old.splitlines(), b""
-            for self._line, line in enumerate(lines, start=1):
-                self._count += 1
-                yield json.loads(line)
+        for line in self._old_lines():
+            self._count += 1
+            log = json.loads(line)
+            self._shared.log(log)
+            yield log
         fresh, self._unread = self._unread, []
         self._count += len(fresh)
         yield from fresh
+
+    def _old_lines(self) -> Iterator[bytes]:
+        """What was there when the file was opened, once, line by line: that of a long search would fill the memory."""
+        if end := self._old_end:
+            self._old_end = 0
+            with self._path.open("rb") as file:
+                while file.tell() < end and (line := file.readline()):
+                    yield line
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Take entries in; they are durable after the next `commit`."""

@@ -7,7 +7,8 @@ A line that Optuna can read may still hold anything in place of a record. Whatev
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
@@ -113,21 +114,42 @@ def evaluation_of(
     lacking = sorted(set(objectives) - record.get("metrics", {}).keys())
     if record["state"] == "finished" and lacking:
         raise ValueError(f"it has no {lacking[0]}")
+    if record.get("read") == request.choices:  # as a rule; then it is there once
+        record["read"] = request.choices
     return Evaluation(choices=request.choices, **record), float(at)
 
 
-def share_rows(structure: Mapping[str, Any], known: dict[Any, dict[str, Any]]) -> None:
-    """Let a table of layers hold rows that are there already: of thousands of candidates most layers are alike.
+class Shared:
+    """What thousands of evaluations have in common, held once: rows of tables of layers, and names."""
 
-    Args:
-        structure: of an evaluation, changed in place.
-        known: the rows so far, by their content; added to.
-    """
-    layers = structure.get("layers")
-    if isinstance(layers, list):
-        for place, row in enumerate(layers):
-            with suppress(TypeError, AttributeError):  # no row of ours
-                layers[place] = known.setdefault(tuple(row.items()), row)
+    def __init__(self) -> None:
+        self._rows: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+
+    def log(self, log: Any) -> None:
+        """Let a line of a journal hold what is there already, in place; also one that is none of ours."""
+        if isinstance(log, dict):
+            _intern(log, ("params", "distributions"))
+            if isinstance(given := log.get("user_attr"), dict):
+                self.record(given.get("record"))
+
+    def record(self, record: Any) -> None:
+        """The same of the record of an evaluation."""
+        if not isinstance(record, dict):
+            return
+        _intern(record, ("read", "structure", *NUMBERS))
+        structure = record.get("structure")
+        layers = structure.get("layers") if isinstance(structure, dict) else None
+        if isinstance(layers, list):
+            for place, row in enumerate(layers):
+                with suppress(TypeError, AttributeError):  # no row of ours
+                    layers[place] = self._rows.setdefault(tuple(row.items()), row)
+
+
+def _intern(tables: dict[str, Any], fields: Iterable[str]) -> None:
+    """Let the names in some tables be there once for all that have them."""
+    for field in fields:
+        if isinstance(table := tables.get(field), dict):
+            tables[field] = {sys.intern(name): value for name, value in table.items()}
 
 
 def _table(name: str, found: Any) -> dict[str, Any]:

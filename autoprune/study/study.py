@@ -35,11 +35,11 @@ from autoprune.study.ledger import Ledger
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
 from autoprune.study.reading import (
     REVALIDATION,
+    Shared,
     checked_attributes,
     checked_baseline,
     evaluation_of,
     request_of,
-    share_rows,
 )
 from autoprune.study.remote import Remote, is_leased, is_url
 from autoprune.study.run_folder import Lock, prepare, refuse_links
@@ -102,7 +102,7 @@ class Study:
         self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
         self._live: dict[str, Any] | None = None
-        self._rows: dict[Any, dict[str, Any]] = {}  # of tables of layers, each once
+        self._shared = Shared()
         for place, stored in enumerate(self._storage.get_all_trials(self._id, deepcopy=False), start=1):
             try:
                 self._take_in(stored)
@@ -247,9 +247,10 @@ class Study:
         stored = self._stored[key]
         at = self.seconds
         record = {**_plain(evaluation.to_json()), "at": at}
-        # The storage holds the record in memory, too; what is large in it is there once.
-        evaluation.structure, evaluation.read = record["structure"], record["read"]
-        share_rows(evaluation.structure, self._rows)
+        self._shared.record(record)
+        choices = self._ledger.requests[key].choices
+        evaluation.structure, evaluation.choices = record["structure"], choices
+        evaluation.read = choices if record["read"] == choices else record["read"]
         self._storage.set_trial_user_attr(stored, "record", record)
         if self.spec.constraints and evaluation.state != "failed":
             self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))
@@ -260,6 +261,7 @@ class Study:
         if evaluation.state == "finished":
             values = [float(evaluation.metrics[o.metric]) for o in self.spec.objectives]
         self._storage.set_trial_state_values(stored, state, values)
+        self._storage.let_go(stored)
         self._ledger.note_evaluation(evaluation, at)
 
     def record(self, request: Request, evaluation: Evaluation) -> None:
@@ -602,7 +604,7 @@ class Study:
         evaluation, at = evaluation_of(stored, request, [o.metric for o in self.spec.objectives])
         if (request.trial, request.rung, request.repeat) not in self._ledger.requests:
             raise ValueError("it was answered before")
-        share_rows(evaluation.structure, self._rows)
+        self._storage.let_go(stored._trial_id)
         self._clock_base = max(self._clock_base, at)
         self._ledger.note_evaluation(evaluation, at)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from small_study import add, new_study
+from small_study import add, finished, new_study, point
 
 from autoprune.errors import RunFolderError
+from autoprune.record import Request
 from autoprune.study import Study
 from autoprune.study import study as study_module
 
@@ -43,7 +45,6 @@ def test_every_cut_of_the_file_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_before_a_commit(tmp_path: Path) -> None:
-    from autoprune.record import Request
 
     with new_study(tmp_path / "run") as study:
         before = (tmp_path / "run" / "study.journal").read_bytes()
@@ -98,3 +99,21 @@ def test_trials_of_a_journal_share_their_distributions(tmp_path: Path) -> None:
     first, second = Study.open(path.parent)._storage.get_all_trials(0, deepcopy=False)
     assert first.distributions == second.distributions
     assert all(first.distributions[name] is second.distributions[name] for name in first.distributions)
+
+
+def test_opening_a_study_takes_a_fraction_of_its_file(tmp_path: Path) -> None:
+    with new_study(tmp_path / "run") as study:
+        for number in range(300):
+            rows = [{"name": f"layer.{n}", "kind": "Conv2d", "macs": 1000 * n, "bits": 8} for n in range(120)]
+            evaluation = finished(number, 0, point(number / 1000), 88.0, 1.5)
+            evaluation.structure = {"architecture": {}, "layers": rows}
+            study.record(Request(number, 0, evaluation.choices), evaluation)
+    Study.open(tmp_path / "run")  # what is made once
+    tracemalloc.start()
+    try:
+        trials = Study.open(tmp_path / "run").trials
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.7 * (tmp_path / "run" / "study.journal").stat().st_size
+    assert trials[0].structure["layers"] == trials[299].structure["layers"]

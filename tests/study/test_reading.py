@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import add, new_study
+from small_study import add, finished, new_study, point
 
 from autoprune.errors import RunFolderError
+from autoprune.record import Request
 from autoprune.study import Study
-from autoprune.study.reading import share_rows
+from autoprune.study.reading import Shared
 
 
 def edited(run: Path, key: str, change: Callable[[Any], Any]) -> None:
@@ -78,9 +79,21 @@ def test_a_profile_of_others_is_passed_over(run: Path) -> None:
 
 
 def test_rows_of_layers_that_are_alike_are_held_once() -> None:
-    known: dict[Any, dict[str, Any]] = {}
+    shared = Shared()
     first, second = ({"layers": [{"name": "a", "macs": 3}, {"name": "b", "macs": n}, 7]} for n in (1, 2))
-    for structure in (first, second, {"layers": 3}, {}):
-        share_rows(structure, known)
+    for structure in (first, second, {"layers": 3}, {}, None):
+        shared.record({"structure": structure, "read": 3})
+    shared.record([1])
     assert first["layers"][0] is second["layers"][0] and first["layers"][1:] != second["layers"][1:]
-    assert len(known) == 3 and second["layers"][2] == 7
+    assert second["layers"][2] == 7
+
+
+def test_choices_that_were_all_read_are_held_once(tmp_path: Path) -> None:
+    with new_study(tmp_path / "run") as study:
+        study.record(Request(0, 0, point()), finished(0, 0, point(), 88.0, 1.5))
+        partly = finished(1, 0, point(0.5), 88.0, 1.5)
+        partly.read = {"bits": 8}
+        study.record(Request(1, 0, point(0.5)), partly)
+    for found in (study, Study.open(tmp_path / "run")):
+        whole, part = (trial.evaluations[0] for trial in found.trials)
+        assert whole.read is whole.choices and part.read == {"bits": 8}
