@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -79,6 +80,7 @@ MEASURED = "measured on the machine that searched"
 INHERITED, TARGET = "inherited_from", "target"
 PROBE_STEPS = 4
 HARMLESS_BITS, COMPARED = 8, 1000  # bits that hardly change anything; examples that tell what fewer do
+LOOKED_AT = 128  # by techniques, where it does not matter how well they choose
 
 
 class Evaluator:
@@ -246,9 +248,16 @@ class Evaluator:
 
     # -- one candidate -------------------------------------------------------------------------------------------
 
-    def evaluate(self, request: Request) -> Evaluation:
-        """The evaluation that answers a request. What goes wrong in it is recorded, not raised."""
+    def evaluate(self, request: Request, costs_only: bool = False) -> Evaluation:
+        """The evaluation that answers a request. What goes wrong in it is recorded, not raised.
+
+        Args:
+            request: what is asked.
+            costs_only: techniques choose by a few examples, and a few are validated.
+        """
         choices, context, clock = Choices(request.choices), self.context(request.repeat), Clock()
+        if costs_only:
+            context.data = self._few
         result = Evaluation(request.trial, request.rung, "finished", request.choices, seed=context.seed)
         result.repeat = request.repeat
         try:
@@ -285,7 +294,7 @@ class Evaluator:
             context.structure["layers"] = cost.layer_table(deployed, self.example)
             result.metrics.update(self.stored(deployed, context))
         with clock.time("validate"):
-            result.metrics.update(evaluate_metrics(runnable.run, self.task, self.data.val))
+            result.metrics.update(evaluate_metrics(runnable.run, self.task, context.data.val))
             result.unquantized = self._unquantized(trained, runnable, result, context)
         with clock.time("measure"):
             measurement = self._measure(runnable, context, anew=request.repeat > 0)
@@ -304,12 +313,15 @@ class Evaluator:
         other = self.context()
         other.structure.update(context.structure)
         _, whole = self.deploy(trained, Choices(in_full_precision(result.choices)), other)
-        before, after = (evaluate_metrics(one.run, self.task, self._few) for one in (whole, rounded))
+        before, after = (evaluate_metrics(one.run, self.task, self._few.val) for one in (whole, rounded))
         return {name: result.metrics[name] + value - after[name] for name, value in before.items()}
 
     @cached_property
-    def _few(self) -> Sample:
-        return Sample(self.data.val, COMPARED, self.spec.seed)
+    def _few(self) -> Data:
+        parts = {"train": (self.data.train, LOOKED_AT), "val": (self.data.val, COMPARED)}
+        return replace(
+            self.data, **{n: Sample(part, few, self.spec.seed) for n, (part, few) in parts.items()}
+        )
 
     def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
         """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""

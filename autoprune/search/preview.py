@@ -28,10 +28,11 @@ from autoprune.space.widths import units_left
 from autoprune.spec import Spec
 
 SECONDS = 60.0  # that a full profile should take at most
+START, LEAST_DAMAGE = 10.0, 20.0  # of them, for what comes before, and at least for damage
 SHARE = 0.1  # of the search that a profile may take, where the spec does not say how much is wanted
 PRICED_POINTS, POINTS = 12, 20  # that are really priced, and that are measured
 # What a worker does, roughly; only what is asked of it depends on these.
-MACS_PER_SECOND, PASSES, EVALUATION = 15e9, 512, 0.6
+MACS_PER_SECOND, PASSES, EVALUATION = 15e9, 300, 0.6
 PROBE, PRICE, TIMED, LAYER = 0.15, 0.1, 0.5, 0.2
 TRAINED_MACS = 3  # of a step of training, for each of a forward pass
 AT_ONCE = 16  # probes between two writes of the cache, for each worker
@@ -118,13 +119,17 @@ class Plan:
         self.looks_at_architecture = spec.rung_epochs[-1] == 0 or spec.supernet is not None
         self._probe = PROBE + PASSES * macs / MACS_PER_SECOND
         probes = len(list(_probes(space, self.looks_at_architecture)))
-        left = SECONDS if wanted == "full" else min(SECONDS, allowed) - prices
+        measured = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
+        layers = sum(name.endswith(".weight_bits") for name in space) or len(space)
+        times = (POINTS * TIMED + layers * 4 * LAYER) / workers if LATENCY in measured else 0.0
+        if wanted == "full":
+            baseline = made["examples"]["val"] * macs / MACS_PER_SECOND
+            left = max(SECONDS - START - baseline - prices - times, LEAST_DAMAGE)
+        else:
+            left = min(SECONDS, allowed) - prices
         if wanted is None:
             self.wants_damage = bool(probes) and min(probes, len(space)) * self._probe / workers <= left
         self.probes = min(probes, max(0, int(left * workers / self._probe)))
-        measured = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
-        layers = sum(name.endswith(".weight_bits") for name in space) or len(space)
-        times = (POINTS * TIMED + layers * 4 * LAYER) / workers
         damage = self.probes * self._probe / workers if self.wants_damage else 0.0
         self.wants_latency = LATENCY in measured and (
             wanted == "full" or (wanted is None and damage + times <= left)

@@ -127,8 +127,9 @@ def _ends(space: Space, smallest: Mapping[str, Value]) -> list[dict[str, Value]]
 
 
 def _evaluated(workers: Asked, points: Sequence[dict[str, Value]]) -> list[Evaluation]:
-    """The uncompressed network and the smallest candidates, untrained."""
-    results = workers.map("evaluate", [(Request(-1, 0, point, epochs=0.0),) for point in points])
+    """The uncompressed network and the smallest candidates, untrained; of these, costs alone matter."""
+    requests = [Request(-1, 0, point, epochs=0.0) for point in points]
+    results = workers.map("evaluate", [(request, number > 0) for number, request in enumerate(requests)])
     for number, result in enumerate(results):
         if result.state == "failed":
             what = "smallest candidate" if number else "uncompressed network"
