@@ -130,6 +130,7 @@ def ray_up(spec: Spec, hosts: Sequence[str] = ()) -> str:
         "ray up THIS_FILE; ray dashboard THIS_FILE   # the second one leaves a tunnel open",
         "autoprune submit SPEC --address http://127.0.0.1:8265",
         "ray down THIS_FILE",
+        *_of_devices(spec),
     )
 
 
@@ -220,6 +221,7 @@ def rayjob(spec: Spec, image: str = "") -> str:
                 f"The image needs autoprune {metadata.version('autoprune')}, Ray {metadata.version('ray')} and Python "
                 f"{_python()}.",
                 f"kubectl apply -f THIS_FILE; kubectl logs -f job/{name}",
+                *_of_devices(spec),
             ),
             _written(config),
             _written(_job(name, command, _kuberay_cluster(spec, name, image, volume))),
@@ -340,6 +342,15 @@ def packages() -> list[str]:
     return [
         f"ray[default]=={metadata.version('ray')}",
         *(one for one in pinned if not one.startswith("ray==")),
+    ]
+
+
+def _of_devices(spec: Spec) -> list[str]:
+    """How devices join that targets are measured on; nobody can start one."""
+    return [
+        f"on {device}: RAY_AUTH_MODE=token ray start --address=HEAD:6379 --num-cpus=0 "
+        f"--resources='{json.dumps({device: 1})}'   # with the token in ~/.ray; until then its latency is modelled"
+        for device in spec.devices
     ]
 
 

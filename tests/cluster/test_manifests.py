@@ -184,6 +184,14 @@ def test_kuberay_takes_the_job_and_it_brings_its_files(tmp_path: Path) -> None:
     assert json.loads(json.loads(large["rayStartParams"]["resources"])) == {"fast": 2}
 
 
+def test_both_files_say_how_a_device_joins(tmp_path: Path) -> None:
+    spec = spec_in(tmp_path, target={"use": "onnxruntime", "resource": "pi4"})
+    for text in (ray_up(spec), rayjob(spec)):
+        told = [line for line in text.splitlines() if line.startswith("# on pi4: ")]
+        assert len(told) == 1 and """--resources='{"pi4": 1}'""" in told[0]
+    checked_by_ray(ray_up(spec))
+
+
 def test_more_files_than_a_configmap_holds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "large.bin").write_bytes(bytes(1_000_000))
     with pytest.raises(BadInput, match="more than Kubernetes takes"):
