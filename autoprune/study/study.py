@@ -80,9 +80,13 @@ class Study:
         studies = self._storage.get_all_studies()
         attributes = studies[0].user_attrs if studies else {}
         header = attributes.get("autoprune")
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+            raise RunFolderError(f"{folder / JOURNAL} is not the journal of a study of autoprune")
+        if header["format"] != FORMAT:
+            age = "a newer" if header["format"] > FORMAT else "another"
             raise RunFolderError(
-                f"{folder / JOURNAL} is not the journal of a study of this version of autoprune"
+                f"{folder / JOURNAL} was written by {age} autoprune (format {header['format']}); this one reads "
+                f"format {FORMAT}, so look at it and go on with the version that began it"
             )
         self._id = studies[0]._study_id
         try:

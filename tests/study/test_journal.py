@@ -71,7 +71,14 @@ def test_what_is_no_journal_is_not_touched(tmp_path: Path) -> None:
         Study.open(path.parent, write=True)
     assert path.read_bytes() == b"a picture of a cat"
     path.write_bytes(b"")
-    with pytest.raises(RunFolderError, match="is not the journal of a study of this version"):
+    with pytest.raises(RunFolderError, match="is not the journal of a study of autoprune"):
+        Study.open(path.parent)
+
+
+def test_a_study_of_a_newer_version_is_named(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "run")
+    path.write_text(path.read_text().replace('"format":1,', '"format":2,', 1))
+    with pytest.raises(RunFolderError, match=r"by a newer autoprune \(format 2\); this one reads format 1"):
         Study.open(path.parent)
 
 
