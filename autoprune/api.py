@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import BadInput, RunFolderError, SearchFailed, SpecError
+from autoprune.errors import BadInput, RunFolderError, SearchFailed
 from autoprune.references import resolve, search_spaces_folder
 from autoprune.search.assessors import check_installed
-from autoprune.search.profile import check_reachable, make_profile, unreachable
+from autoprune.search.profile import check_reachable, unreachable
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
+from autoprune.wiring import (
+    OnEvent,
+    attach_devices,
+    attach_weights,
+    create_study,
+    evaluator_of,
+    hold_against,
+    open_trackers,
+    prepared,
+    run_on,
+    sampler_for,
+    started_workers,
+    weights_of,
+)
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-    from autoprune.cluster import Pool
     from autoprune.contracts import Check
-    from autoprune.evaluate import Evaluator
-    from autoprune.report.events import RunLog
     from autoprune.study import Study, Trial
     from autoprune.task import Task
 
-OnEvent = Callable[[str, dict[str, Any]], None]
 SpecLike = str | Path | Mapping[str, Any] | Spec
 
-EVALUATOR = "autoprune.evaluate:Evaluator"
-REFERENCE, SUPERNET = "reference.safetensors", "supernet.safetensors"
 MOST_BEST, MOST_SEEDS = 10_000, 100
 MANY_EPOCHS = 1000.0  # a limit in minutes ends the cycle long before
 
@@ -48,8 +54,8 @@ def profile(
         that no candidate can meet).
     """
     resolved = _spec(spec, overrides)
-    with _workers(resolved, task, on_event) as pool:
-        _, made = _prepare(pool, resolved, on_event)
+    with started_workers(resolved, task, on_event) as pool:
+        _, made = prepared(pool, resolved, on_event)
     return {**made, "problems": unreachable(resolved.constraints, made)}
 
 
@@ -92,17 +98,17 @@ def search(
     _refuse_unusable(folder)
     if resolved.storage is not None:
         Database.check(resolved.storage)
-    _sampler(resolved, {})  # refused before the work of minutes
+    sampler_for(resolved, {})  # refused before the work of minutes
     check_installed(resolved.search.stop)
     check_trackers(resolved.log)
-    with remote or nullcontext(), RunLog(on_event) as log, _workers(resolved, task, log) as pool:
-        weights, made = _prepare(pool, resolved, log)
+    with remote or nullcontext(), RunLog(on_event) as log, started_workers(resolved, task, log) as pool:
+        weights, made = prepared(pool, resolved, log)
         check_reachable(resolved, made)
-        with _create(folder, resolved, made, weights) as study:
+        with create_study(folder, resolved, made, weights) as study:
             study.remote = remote
             log.open(folder)
-            _open_trackers(log, study)
-            return _run(study, pool, _sampler(resolved, made, study), log)
+            open_trackers(log, study)
+            return run_on(study, pool, sampler_for(resolved, made, study), log)
 
 
 def resume(
@@ -134,13 +140,13 @@ def resume(
         log.open(study.folder)
         if folder is not None:
             study.spec = study.spec.model_copy(update={"folder": Path(folder).resolve()})
-        weights, sampler = _weights_of(study), _sampler(study.spec, study.profile, study)
-        with _workers(study.spec, task, log) as pool:
-            _attach(pool.broadcast, weights)
-            _attach_devices(pool, study.spec, study.profile.get("devices", {}))
-            _hold_against(study, Space.from_json(pool.call("describe")["choices"]), log)
-            _open_trackers(log, study)
-            return _run(study, pool, sampler, log)
+        weights, sampler = weights_of(study), sampler_for(study.spec, study.profile, study)
+        with started_workers(study.spec, task, log) as pool:
+            attach_weights(pool.broadcast, weights)
+            attach_devices(pool, study.spec, study.profile.get("devices", {}))
+            hold_against(study, Space.from_json(pool.call("describe")["choices"]), log)
+            open_trackers(log, study)
+            return run_on(study, pool, sampler, log)
 
 
 def open_study(run: str | Path) -> Study:
@@ -186,7 +192,7 @@ def finish(
     folder, chosen = _locate(trial, number)
     with Study.open(folder, write=True) as study:
         found = study.trial(_known(chosen))
-        evaluator = _evaluator(study, task, max_seconds=None if minutes is None else 60 * minutes)
+        evaluator = evaluator_of(study, task, max_seconds=None if minutes is None else 60 * minutes)
         length = MANY_EPOCHS if epochs is None else epochs
         rung, weights = study.next_rung(found.number), study.load_checkpoint(found.number)
         request = Request(found.number, rung, found.choices, weights, length, learning_rate)
@@ -233,10 +239,10 @@ def revalidate(
     with Study.open(run, write=True) as study:
         if not study.repeats_left and not study.front:
             raise SearchFailed(f"there is nothing to re-validate in {run}: no trial meets every constraint")
-        weights = _weights_of(study)
-        with _workers(study.spec, task, on_event) as pool:
-            _attach(pool.broadcast, weights)
-            _attach_devices(pool, study.spec, study.profile.get("devices", {}))
+        weights = weights_of(study)
+        with started_workers(study.spec, task, on_event) as pool:
+            attach_weights(pool.broadcast, weights)
+            attach_devices(pool, study.spec, study.profile.get("devices", {}))
             pool.broadcast("attach_baseline", study.baseline)
             run_revalidation(study, pool, best=best, seeds=seeds, on_event=on_event)
         return study
@@ -288,7 +294,7 @@ def export(
     found = study.best(where, minimize=minimize, maximize=maximize) if chosen is None else study.trial(chosen)
     name = f"{found.number}-{alone}" if alone else str(found.number)
     to = study.folder / "export" / name if to is None else Path(to)
-    evaluator = _evaluator(study, task)
+    evaluator = evaluator_of(study, task)
     if alone:
         return writers[alone](study, found, evaluator, to)
     return export_trial(study, found, evaluator, to, formats)
@@ -427,171 +433,6 @@ def _refuse_unusable(folder: Path) -> None:
         ) from None
 
 
-@contextmanager
-def _workers(spec: Spec, task: Task | None, on_event: OnEvent | None) -> Iterator[Pool]:
-    """A pool of evaluators that share one copy of the data."""
-    from autoprune.cluster import Pool
-
-    def warn(what: str) -> None:
-        _tell(on_event, "warning", {"what": what})
-
-    _tell(on_event, "preparing", {"what": "the workers"})
-    with Pool(EVALUATOR, {"spec": spec, "task": task}, spec.cluster, warn=warn, devices=spec.devices) as pool:
-        pool.share("shareable_data", "attach_data")
-        yield pool
-
-
-def _open_trackers(log: RunLog, study: Study) -> None:
-    """Have whoever is to look on told of the events of a search: Ray's metrics, and what the spec asks for."""
-    from autoprune.cluster.gauges import Gauges
-    from autoprune.report.trackers import Trackers
-
-    study.warn = lambda what: log("warning", {"what": what})
-    trackers = Trackers(study)
-    log.also(trackers, trackers.close)
-    log.also(Gauges(study.spec.name))
-
-
-def _prepare(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The weights that candidates start from, by file, which every worker now has, and the profile."""
-    if problems := pool.call("unrunnable"):
-        raise SpecError(problems)
-    _tell(on_event, "preparing", {"what": "the uncompressed reference"})
-    devices = _attach_devices(pool, spec, {})
-    weights, spent = {REFERENCE: pool.call("train_reference")}, 0.0
-    _attach(pool.broadcast, weights)
-    if spec.supernet is not None:
-        _tell(on_event, "preparing", {"what": "the supernet"})
-        weights[SUPERNET], spent = pool.call("train_supernet")
-        pool.broadcast("attach_supernet", weights[SUPERNET])
-    _tell(on_event, "preparing", {"what": "the profile"})
-    made = make_profile(pool, spec)
-    made["seconds"]["supernet"], made["devices"] = spent, devices
-    return weights, made
-
-
-def _attach_devices(pool: Pool, spec: Spec, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Have workers measure where the devices of the targets are, or model what no node has.
-
-    Args:
-        pool: of workers.
-        spec: names the devices.
-        before: what was settled when the search began, as it is returned; figures of the two kinds never mix.
-
-    Returns:
-        Resource -> None where it is measured, what its model knows where it is modelled.
-
-    Raises:
-        BadInput: one that was measured before is gone, and too little is known of it.
-    """
-    from autoprune.cluster.devices import Devices
-    from autoprune.targets.elsewhere import LEAST_NETWORKS
-
-    if not spec.devices:
-        return {}
-    now, there = pool.call("known_devices"), pool.devices.there
-    found = {one: before.get(one, None if there[one] else now[one]) for one in spec.devices}
-    lost = [one for one, known in found.items() if known is None and not there[one]]
-    for one in lost:
-        if len(now[one]) < LEAST_NETWORKS:
-            raise BadInput(
-                f"target.resource: no node has {one}, on which this search was measured, and {len(now[one])} networks "
-                f"are too few for a model of it ({LEAST_NETWORKS} are needed); start a node with it"
-            )
-    ask = {one: Devices(lost) for one, known in found.items() if known is None}
-    pool.broadcast(
-        "attach_devices", ask, {one: now[one] if found[one] is None else found[one] for one in found}
-    )
-    return found
-
-
-def _attach(broadcast: Callable[..., Any], weights: Mapping[str, bytes]) -> None:
-    """Give whoever evaluates the weights that candidates start from."""
-    broadcast("attach_reference", weights[REFERENCE])
-    if SUPERNET in weights:
-        broadcast("attach_supernet", weights[SUPERNET])
-
-
-def _hold_against(study: Study, now: Space, on_event: OnEvent | None) -> None:
-    """Tell what has changed in the space of a study since it was made.
-
-    Raises:
-        RunFolderError: a choice lost values.
-    """
-    lost, others = study.space.changes_to(now)
-    if lost:
-        listed = "\n".join(f"space.{line}" for line in lost)
-        raise RunFolderError(
-            f"the space has changed since {study.folder} was begun; its {len(study.results)} trials can be looked at, "
-            f"but the search cannot go on: restore the task and the target, or begin a new search\n{listed}"
-        )
-    for line in others:
-        _tell(on_event, "changed", {"what": f"space.{line}"})
-
-
-def _create(folder: Path, spec: Spec, made: dict[str, Any], weights: Mapping[str, bytes]) -> Study:
-    from autoprune.study import Study
-
-    study = Study.create(folder, spec, Space.from_json(made["choices"]), made, made["baseline"])
-    try:
-        for name, content in weights.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        study.close()
-        raise RunFolderError(f"{folder}: weights cannot be written: {error.strerror or error}") from None
-    return study
-
-
-def _sampler(spec: Spec, profile: Mapping[str, Any], study: Study | None = None) -> BaseSampler:
-    """The spec's sampler, told what the profile knows; with trials to look back at, it must not draw its first random
-    points again."""
-    from autoprune.search.foretold import Foretold
-    from autoprune.search.preview import foreknown
-    from autoprune.search.samplers import make_sampler
-    from autoprune.study.evidence import evidence_of
-
-    told = foreknown(spec, profile)
-    known: dict[str, Any] = {"costs": told.prices, "prior": told.prior, "limits": told.limits}
-    if study is not None and profile.get("scored"):
-        known["proxies"] = Foretold(study.space, profile["scored"], lambda: evidence_of(study)["used"])
-    trials = 0 if study is None else len(study.trials)
-    return make_sampler(spec.search.sampler, spec.seed + trials, spec.folder, known)
-
-
-def _run(study: Study, pool: Pool, sampler: BaseSampler, on_event: OnEvent | None) -> Study:
-    from autoprune.search.loop import run_search
-
-    try:
-        pool.broadcast("attach_baseline", study.baseline)
-        run_search(study, pool, sampler, on_event=on_event)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(study.place) from None  # what there is to resume
-    return study
-
-
-def _weights_of(study: Study) -> dict[str, bytes]:
-    """The weights that candidates of a study start from, by file."""
-    found = {}
-    for name in (REFERENCE, *((SUPERNET,) if study.spec.supernet is not None else ())):
-        path = study.folder / name
-        if not path.is_file():
-            raise RunFolderError(f"{path} is missing; without it this study can only be looked at")
-        found[name] = path.read_bytes()
-    return found
-
-
-def _evaluator(study: Study, task: Task | None, max_seconds: float | None = None) -> Evaluator:
-    from autoprune.evaluate import Evaluator
-
-    evaluator = Evaluator(study.spec, task, max_seconds=max_seconds)
-    evaluator.attach_data(None)
-    _attach(lambda method, content: getattr(evaluator, method)(content), _weights_of(study))
-    evaluator.attach_baseline(study.baseline)
-    devices = study.profile.get("devices", {})
-    evaluator.attach_devices({}, {one: known for one, known in devices.items() if known is not None})
-    return evaluator
-
-
 def _locate(trial: Trial | str | Path, number: int | None) -> tuple[str | Path, int | None]:
     if isinstance(trial, str | Path):
         return trial, number
@@ -602,8 +443,3 @@ def _known(number: int | None) -> int:
     if number is None:
         raise BadInput("name the trial: its number, or a trial object")
     return number
-
-
-def _tell(on_event: OnEvent | None, kind: str, payload: dict[str, Any]) -> None:
-    if on_event is not None:
-        on_event(kind, payload)

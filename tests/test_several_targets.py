@@ -56,7 +56,7 @@ def _workers(spec: Spec, *_: Any) -> Iterator[_Here]:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoprune.api._workers", _workers)
+        patch.setattr("autoprune.api.started_workers", _workers)
         return autoprune.search(SPEC, run=tmp_path_factory.mktemp("several") / "run")
 
 
