@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import BadInput, MissingExtra, RunFolderError
 from autoprune.spec.storage import problem_of_url
 from autoprune.study.journal import quiet
-from autoprune.study.reading import Shared
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -121,11 +120,7 @@ class Database:
     def get_all_trials(self, study: int, deepcopy: bool = True) -> list[FrozenTrial]:
         """All trials as they are there."""
         with _explained(self._place):
-            found = self._storage.get_all_trials(study, deepcopy=deepcopy)
-        shared = Shared()
-        for trial in found:
-            shared.record(trial.user_attrs.get("record"))
-        return found
+            return self._storage.get_all_trials(study, deepcopy=deepcopy)
 
     def create_new_trial(self, study: int, template: FrozenTrial) -> int:
         """A new trial, under a negative number until the database gives it its own."""

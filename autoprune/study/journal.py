@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import RunFolderError
 from autoprune.space import Value
-from autoprune.study.reading import Shared
+from autoprune.study.reading import intern_names
 
 
 class _Template(FrozenTrial):
@@ -124,7 +124,6 @@ class Journal(BaseJournalBackend):
         self._path = path
         self._waiting: list[bytes] = []
         self._unread: list[dict[str, Any]] = []
-        self._shared = Shared()
         self._count = 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC) if write else None
@@ -159,7 +158,7 @@ class Journal(BaseJournalBackend):
         for line in self._old_lines():
             self._count += 1
             log = json.loads(line)
-            self._shared.log(log)
+            intern_names(log)
             yield log
         fresh, self._unread = self._unread, []
         self._count += len(fresh)

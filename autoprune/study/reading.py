@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 REVALIDATION = "revalidation"
 STATES = ("running", "finished", "interrupted", "failed")
+ROWS = "rows"  # of a record, by their number
 NUMBERS = ("metrics", "seconds", "unquantized", "scores")
 TABLES = ("read", "structure", "measurement")
 KNOWN = {one.name for one in fields(Evaluation)} - {"choices", "checkpoint"}
@@ -80,7 +80,7 @@ def request_of(stored: FrozenTrial) -> Request:
 
 
 def evaluation_of(
-    stored: FrozenTrial, request: Request, objectives: Collection[str]
+    stored: FrozenTrial, request: Request, objectives: Collection[str], rows: Rows
 ) -> tuple[Evaluation, float]:
     """The evaluation that answers a stored request, and after how many seconds of search it came.
 
@@ -88,12 +88,13 @@ def evaluation_of(
         stored: one that is over.
         request: it.
         objectives: metrics that a finished one has.
+        rows: of the study.
 
     Raises:
         ValueError: the record is none.
     """
     record = dict(_table("record", stored.user_attrs.get("record")))
-    at = record.pop("at", None)
+    at, _ = record.pop("at", None), record.pop(ROWS, None)
     if not _is_number(at):
         raise ValueError(f"it came after {str(at)[:20]!r} seconds")
     if unknown := sorted(record.keys() - KNOWN):
@@ -105,6 +106,7 @@ def evaluation_of(
         raise ValueError("it answers another request")
     record |= {name: _numbers(name, record[name]) for name in NUMBERS if name in record}
     record |= {name: _table(name, record[name]) for name in TABLES if name in record}
+    record["structure"] = rows.unpack(record.get("structure", {}))
     _table("architecture", record.get("structure", {}).get("architecture", {}))
     _table("sources", record.get("measurement", {}).get("sources", {}))
     if not isinstance(record.get("reason", ""), str) or not isinstance(record.get("is_poison", False), bool):
@@ -119,30 +121,88 @@ def evaluation_of(
     return Evaluation(choices=request.choices, **record), float(at)
 
 
-class Shared:
-    """What thousands of evaluations have in common, held once: rows of tables of layers, and names."""
+class Rows:
+    """Rows of tables of layers, numbered: of thousands of candidates most layers are alike.
 
-    def __init__(self) -> None:
-        self._rows: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+    On record an evaluation has numbers for its rows, and with them the rows that none before it had; in memory all
+    hold the same rows. Studies of format 1 have the rows themselves.
 
-    def log(self, log: Any) -> None:
-        """Let a line of a journal hold what is there already, in place; also one that is none of ours."""
-        if isinstance(log, dict):
-            _intern(log, ("params", "distributions"))
-            if isinstance(given := log.get("user_attr"), dict):
-                self.record(given.get("record"))
+    Args:
+        records: of the evaluations so far, also such as are none of ours.
+    """
 
-    def record(self, record: Any) -> None:
-        """The same of the record of an evaluation."""
-        if not isinstance(record, dict):
-            return
-        _intern(record, ("read", "structure", *NUMBERS))
-        structure = record.get("structure")
-        layers = structure.get("layers") if isinstance(structure, dict) else None
-        if isinstance(layers, list):
-            for place, row in enumerate(layers):
-                with suppress(TypeError, AttributeError):  # no row of ours
-                    layers[place] = self._rows.setdefault(tuple(row.items()), row)
+    def __init__(self, records: Iterable[Any] = ()) -> None:
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._numbers: dict[Any, int] = {}
+        for record in records:
+            told = record.get(ROWS) if isinstance(record, dict) else None
+            for name, row in told.items() if isinstance(told, dict) else ():
+                if name.isdecimal() and isinstance(row, dict) and (key := _key(row)) is not None:
+                    self._rows[int(name)] = row
+                    self._numbers.setdefault(key, int(name))
+        self._next = max(self._rows, default=-1) + 1
+
+    def pack(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The structure of a record as it is held in memory; the record itself gets numbers in its place."""
+        structure: dict[str, Any] = record["structure"]
+        layers = structure.get("layers")
+        if not isinstance(layers, list):
+            return structure
+        entered: list[Any] = []
+        for row in layers:
+            key = _key(row) if isinstance(row, dict) else None
+            if key is not None and key not in self._numbers:
+                self._rows[self._next], self._numbers[key] = row, self._next
+                record.setdefault(ROWS, {})[str(self._next)] = row
+                self._next += 1
+            entered.append(row if key is None else self._numbers[key])
+        record["structure"] = {**structure, "layers": entered}
+        return {**structure, "layers": [self._rows[n] if isinstance(n, int) else n for n in entered]}
+
+    def unpack(self, structure: dict[str, Any]) -> dict[str, Any]:
+        """A structure that is on record, as it is held in memory.
+
+        Raises:
+            ValueError: a row is not there.
+        """
+        layers = structure.get("layers")
+        if not isinstance(layers, list):
+            return structure
+        try:
+            return {**structure, "layers": [self._held(row) for row in layers]}
+        except KeyError as error:
+            raise ValueError(f"its layers have a row {error} that is nowhere") from None
+
+    def _held(self, row: Any) -> Any:
+        if isinstance(row, int):
+            return self._rows[row]
+        key = _key(row) if isinstance(row, dict) else None
+        if key is None:
+            return row
+        number = self._numbers.setdefault(key, self._next)
+        if number == self._next:  # of format 1
+            self._rows[number] = row
+            self._next += 1
+        return self._rows[number]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
+    """What tells a row from others; None where it holds tables."""
+    key = tuple(row.items())
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def intern_names(log: Any) -> None:
+    """Let the names in a line of a journal be there once for all lines that have them, in place."""
+    if isinstance(log, dict):
+        _intern(log, ("params", "distributions"))
+        given = log.get("user_attr")
+        if isinstance(given, dict) and isinstance(record := given.get("record"), dict):
+            _intern(record, ("read", "structure", *NUMBERS))
 
 
 def _intern(tables: dict[str, Any], fields: Iterable[str]) -> None:

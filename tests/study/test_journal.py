@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import tracemalloc
 from pathlib import Path
@@ -77,8 +78,10 @@ def test_what_is_no_journal_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_study_of_a_newer_version_is_named(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "run")
-    path.write_text(path.read_text().replace('"format":1,', '"format":2,', 1))
-    with pytest.raises(RunFolderError, match=r"by a newer autoprune \(format 2\); this one reads format 1"):
+    path.write_text(path.read_text().replace('"format":2,', '"format":3,', 1))
+    with pytest.raises(
+        RunFolderError, match=r"by a newer autoprune \(format 3\); this one reads formats up to 2"
+    ):
         Study.open(path.parent)
 
 
@@ -108,19 +111,23 @@ def test_trials_of_a_journal_share_their_distributions(tmp_path: Path) -> None:
     assert all(first.distributions[name] is second.distributions[name] for name in first.distributions)
 
 
-def test_opening_a_study_takes_a_fraction_of_its_file(tmp_path: Path) -> None:
+def test_layers_that_are_alike_take_next_to_nothing_on_disk_and_in_memory(tmp_path: Path) -> None:
+    journal, count = tmp_path / "run" / "study.journal", 300
     with new_study(tmp_path / "run") as study:
-        for number in range(300):
+        for number in range(count):
             rows = [{"name": f"layer.{n}", "kind": "Conv2d", "macs": 1000 * n, "bits": 8} for n in range(120)]
             evaluation = finished(number, 0, point(number / 1000), 88.0, 1.5)
             evaluation.structure = {"architecture": {}, "layers": rows}
             study.record(Request(number, 0, evaluation.choices), evaluation)
-    Study.open(tmp_path / "run")  # what is made once
+            if not number:
+                first = journal.stat().st_size
     tracemalloc.start()
     try:
         trials = Study.open(tmp_path / "run").trials
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 0.7 * (tmp_path / "run" / "study.journal").stat().st_size
-    assert trials[0].structure["layers"] == trials[299].structure["layers"]
+    one = len(json.dumps(rows))
+    assert first > one and (journal.stat().st_size - first) / (count - 1) < 0.25 * one
+    assert peak / count < one
+    assert trials[0].structure["layers"] == trials[299].structure["layers"] == rows

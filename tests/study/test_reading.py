@@ -13,7 +13,7 @@ from small_study import add, finished, new_study, point
 from autoprune.errors import RunFolderError
 from autoprune.record import Request
 from autoprune.study import Study
-from autoprune.study.reading import Shared
+from autoprune.study.reading import Rows
 
 
 def edited(run: Path, key: str, change: Callable[[Any], Any]) -> None:
@@ -78,14 +78,44 @@ def test_a_profile_of_others_is_passed_over(run: Path) -> None:
         assert Study.open(run).status()["trials"]["finished"] == 1
 
 
-def test_rows_of_layers_that_are_alike_are_held_once() -> None:
-    shared = Shared()
-    first, second = ({"layers": [{"name": "a", "macs": 3}, {"name": "b", "macs": n}, 7]} for n in (1, 2))
-    for structure in (first, second, {"layers": 3}, {}, None):
-        shared.record({"structure": structure, "read": 3})
-    shared.record([1])
-    assert first["layers"][0] is second["layers"][0] and first["layers"][1:] != second["layers"][1:]
-    assert second["layers"][2] == 7
+def with_layers(*rows: Any) -> dict[str, Any]:
+    return {"structure": {"layers": list(rows)}}
+
+
+def test_a_row_of_layers_is_on_record_and_in_memory_once() -> None:
+    rows, held = Rows(), []
+    records = [with_layers({"name": "a", "macs": 3}, {"name": "b", "macs": n}, 7.5) for n in (1, 2)]
+    for record in records:
+        held.append(rows.pack(record)["layers"])
+    assert held[0][0] is held[1][0] and held[1][1:] == [{"name": "b", "macs": 2}, 7.5]
+    assert records[1] == {**with_layers(0, 2, 7.5), "rows": {"2": {"name": "b", "macs": 2}}}
+    again = Rows(records[::-1])  # in whatever order they are read
+    assert [again.unpack(record["structure"])["layers"] for record in records] == held
+    with pytest.raises(ValueError, match="a row 9 that is nowhere"):
+        again.unpack({"layers": [9]})
+
+
+def test_rows_of_others_are_passed_over() -> None:
+    odd = [3, {"rows": 3}, {"rows": {"x": {}, "1": 3, "2": {"name": []}}}]
+    rows = Rows(odd)
+    assert rows.unpack({"layers": [{"name": []}, None]}) == {"layers": [{"name": []}, None]}
+    assert rows.unpack({"layers": 3}) == rows.pack({"structure": {"layers": 3}}) == {"layers": 3}
+
+
+def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    row = {"name": "a", "kind": "Conv2d", "macs": 3}
+    with new_study(tmp_path / "run") as study:
+        study.record(Request(0, 0, point()), finished(0, 0, point(), 88.0, 1.5))
+    edited(tmp_path / "run", "autoprune", lambda header: {**header, "format": 1})
+    edited(tmp_path / "run", "record", lambda record: {**record, **with_layers(row)})
+    with Study.open(tmp_path / "run", write=True) as study:
+        evaluation = finished(1, 0, point(0.5), 87.0, 1.0)
+        evaluation.structure = {"layers": [dict(row)]}
+        study.record(Request(1, 0, point(0.5)), evaluation)
+    journal = (tmp_path / "run" / "study.journal").read_text().splitlines()
+    assert any('"autoprune":{"format":2' in line for line in journal)
+    first, second = (trial.structure["layers"] for trial in Study.open(tmp_path / "run").trials)
+    assert first == second == [row] and first[0] is second[0]
 
 
 def test_choices_that_were_all_read_are_held_once(tmp_path: Path) -> None:
