@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REVALIDATION = "revalidation"
 STATES = ("running", "finished", "interrupted", "failed")
-ROWS = "rows"  # of a record, by their number
+ROWS, MOST_DIGITS = "rows", 12  # of a record, by their number
 NUMBERS = ("metrics", "seconds", "unquantized", "scores")
 TABLES = ("read", "structure", "measurement")
 KNOWN = {one.name for one in fields(Evaluation)} - {"choices", "checkpoint"}
@@ -132,12 +132,14 @@ class Rows:
     """
 
     def __init__(self, records: Iterable[Any] = ()) -> None:
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._rows: dict[int, dict[str, Any]] = {}  # those that are on record
         self._numbers: dict[Any, int] = {}
+        self._unnumbered: dict[Any, dict[str, Any]] = {}  # of format 1
         for record in records:
             told = record.get(ROWS) if isinstance(record, dict) else None
             for name, row in told.items() if isinstance(told, dict) else ():
-                if name.isdecimal() and isinstance(row, dict) and (key := _key(row)) is not None:
+                key = _key(row) if isinstance(row, dict) else None
+                if key is not None and name.isdecimal() and len(name) <= MOST_DIGITS:
                     self._rows[int(name)] = row
                     self._numbers.setdefault(key, int(name))
         self._next = max(self._rows, default=-1) + 1
@@ -152,7 +154,8 @@ class Rows:
         for row in layers:
             key = _key(row) if isinstance(row, dict) else None
             if key is not None and key not in self._numbers:
-                self._rows[self._next], self._numbers[key] = row, self._next
+                self._rows[self._next] = self._unnumbered.get(key) or row
+                self._numbers[key] = self._next
                 record.setdefault(ROWS, {})[str(self._next)] = row
                 self._next += 1
             entered.append(row if key is None else self._numbers[key])
@@ -179,11 +182,9 @@ class Rows:
         key = _key(row) if isinstance(row, dict) else None
         if key is None:
             return row
-        number = self._numbers.setdefault(key, self._next)
-        if number == self._next:  # of format 1
-            self._rows[number] = row
-            self._next += 1
-        return self._rows[number]
+        if key in self._numbers:
+            return self._rows[self._numbers[key]]
+        return self._unnumbered.setdefault(key, row)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:

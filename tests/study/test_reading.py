@@ -96,26 +96,27 @@ def test_a_row_of_layers_is_on_record_and_in_memory_once() -> None:
 
 
 def test_rows_of_others_are_passed_over() -> None:
-    odd = [3, {"rows": 3}, {"rows": {"x": {}, "1": 3, "2": {"name": []}}}]
+    odd = [3, {"rows": 3}, {"rows": {"x": {}, "1": 3, "2": {"name": []}, "9" * 5000: {}}}]
     rows = Rows(odd)
     assert rows.unpack({"layers": [{"name": []}, None]}) == {"layers": [{"name": []}, None]}
     assert rows.unpack({"layers": 3}) == rows.pack({"structure": {"layers": 3}}) == {"layers": 3}
 
 
 def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    row = {"name": "a", "kind": "Conv2d", "macs": 3}
+    first, second = ({"name": name, "kind": "Conv2d", "macs": 3} for name in "ab")
     with new_study(tmp_path / "run") as study:
         study.record(Request(0, 0, point()), finished(0, 0, point(), 88.0, 1.5))
     edited(tmp_path / "run", "autoprune", lambda header: {**header, "format": 1})
-    edited(tmp_path / "run", "record", lambda record: {**record, **with_layers(row)})
+    edited(tmp_path / "run", "record", lambda record: {**record, **with_layers(first, second)})
     with Study.open(tmp_path / "run", write=True) as study:
         evaluation = finished(1, 0, point(0.5), 87.0, 1.0)
-        evaluation.structure = {"layers": [dict(row)]}
+        evaluation.structure = {"layers": [dict(second)]}  # the first row that gets a number
         study.record(Request(1, 0, point(0.5)), evaluation)
     journal = (tmp_path / "run" / "study.journal").read_text().splitlines()
     assert any('"autoprune":{"format":2' in line for line in journal)
-    first, second = (trial.structure["layers"] for trial in Study.open(tmp_path / "run").trials)
-    assert first == second == [row] and first[0] is second[0]
+    for found in (study, Study.open(tmp_path / "run")):
+        old, new = (trial.structure["layers"] for trial in found.trials)
+        assert old == [first, second] and new == [second] and old[1] is new[0]
 
 
 def test_choices_that_were_all_read_are_held_once(tmp_path: Path) -> None:
