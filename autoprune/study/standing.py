@@ -35,7 +35,7 @@ def standing(study: Study) -> dict[str, Any]:
     return ({} if found is None else {"revalidation": found}) | {
         "state": state,
         "trials": {
-            "finished": len(study.results),
+            "finished": int(spent["trials"]),
             "stopped": states["stopped"],
             "failed": states["failed"],
             "running": states["running"] if is_running else 0,

@@ -69,6 +69,8 @@ class Trial:
     @property
     def searched(self) -> Evaluation | None:
         """The finished evaluation of the highest rung; where none finished, the one of the highest rung."""
+        if len(self.evaluations) == 1:  # most trials of a long search
+            return next(iter(self.evaluations.values()))
         rungs = sorted(self.evaluations)
         finished = [rung for rung in rungs if self.evaluations[rung].state == "finished"]
         return self.evaluations[(finished or rungs)[-1]] if rungs else None
@@ -76,19 +78,21 @@ class Trial:
     @property
     def has_result(self) -> bool:
         """Whether an evaluation finished."""
-        return any(evaluation.state == "finished" for evaluation in self.evaluations.values())
+        return "finished" in [evaluation.state for evaluation in self.evaluations.values()]
 
     @property
     def rung(self) -> int:
         """The rung of the latest result, -1 without one."""
-        return self.latest.rung if self.latest is not None and self.has_result else -1
+        latest = self.latest
+        return latest.rung if latest is not None and self.has_result else -1
 
     @property
     def metrics(self) -> dict[str, float]:
         """Figures of the latest result, means where it was re-validated; of a rejected trial what was computed."""
         if self.is_revalidated:
             return {name: statistics.fmean(values) for name, values in self._repeated().items()}
-        return self.latest.metrics if self.latest is not None else {}
+        latest = self.latest
+        return latest.metrics if latest is not None else {}
 
     @property
     def deviations(self) -> dict[str, float]:
