@@ -206,10 +206,18 @@ def fuzz_run(folder: Path) -> tuple[Any, Callable[[Any], object]]:
     with Study.create(folder / "run", spec, space, {}, baseline) as study:
         for number in range(4):
             point = {"prune.a.ratio": number / 10}
+            layers = [{"name": "a", "macs": 10}, {"name": "b", "macs": number}]
             study.record(
                 Request(number, 0, point),
                 Evaluation(
-                    number, 0, "finished", point, {"accuracy": 90.0 - number}, point, seconds={"total": 1.0}
+                    number,
+                    0,
+                    "finished",
+                    point,
+                    {"accuracy": 90.0 - number},
+                    point,
+                    {"layers": layers},
+                    seconds={"total": 1.0},
                 ),
             )
     path = folder / "run" / "study.journal"

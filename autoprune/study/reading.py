@@ -106,6 +106,9 @@ def evaluation_of(
         raise ValueError("it answers another request")
     record |= {name: _numbers(name, record[name]) for name in NUMBERS if name in record}
     record |= {name: _table(name, record[name]) for name in TABLES if name in record}
+    odd = [name for name, value in record.get("read", {}).items() if not isinstance(value, int | float | str)]
+    if odd:
+        raise ValueError(f"it read {odd[0][:40]!r} as {str(record['read'][odd[0]])[:40]!r}")
     record["structure"] = rows.unpack(record.get("structure", {}))
     _table("architecture", record.get("structure", {}).get("architecture", {}))
     _table("sources", record.get("measurement", {}).get("sources", {}))

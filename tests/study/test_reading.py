@@ -37,6 +37,8 @@ def run(tmp_path: Path) -> Path:
     "change",
     [
         {"read": 3},
+        {"read": {"ratio": [0.5]}},
+        {"structure": {"layers": [7]}},
         {"metrics": {"accuracy": "high"}},
         {"metrics": {}},
         {"metrics": {"accuracy": True}},
