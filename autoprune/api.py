@@ -16,7 +16,6 @@ from autoprune.search.profile import check_reachable, unreachable
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec
 from autoprune.wiring import (
-    OnEvent,
     attach_devices,
     attach_weights,
     create_study,
@@ -32,6 +31,7 @@ from autoprune.wiring import (
 
 if TYPE_CHECKING:
     from autoprune.contracts import Check
+    from autoprune.search.revalidation import OnEvent
     from autoprune.study import Study, Trial
     from autoprune.task import Task
 

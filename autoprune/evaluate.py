@@ -39,7 +39,7 @@ from autoprune.compress.technique import Context
 from autoprune.cost.energy import SOURCE as ENERGY_SOURCE
 from autoprune.deployed import deploy, stored_bytes
 from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
-from autoprune.foresight import Foresight, Sample
+from autoprune.foresight import SAMPLE, Foresight, Sample
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
@@ -80,7 +80,6 @@ MEASURED = "measured on the machine that searched"
 INHERITED, TARGET = "inherited_from", "target"
 PROBE_STEPS = 4
 HARMLESS_BITS, COMPARED = 8, 1000  # bits that hardly change anything; examples that tell what fewer do
-LOOKED_AT = 128  # by techniques, where it does not matter how well they choose
 
 
 class Evaluator:
@@ -318,7 +317,7 @@ class Evaluator:
 
     @cached_property
     def _few(self) -> Data:
-        parts = {"train": (self.data.train, LOOKED_AT), "val": (self.data.val, COMPARED)}
+        parts = {"train": (self.data.train, SAMPLE), "val": (self.data.val, COMPARED)}
         return replace(
             self.data, **{n: Sample(part, few, self.spec.seed) for n, (part, few) in parts.items()}
         )

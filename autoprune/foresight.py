@@ -38,7 +38,7 @@ from autoprune.tensors import Inputs, call, fingerprint, raw_bytes, tensors_in
 FORMAT = 2  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
 INTEGER = (8, 8)
 SCORED = 32  # examples that proxies see
-SAMPLE, PART = 128, 16  # examples that techniques see while damage is measured, and how many lie together
+SAMPLE, PART = 128, 16  # examples that techniques see before the first trial, and how many lie together
 
 Point = Mapping[str, Value]
 

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from autoprune.cluster import Pool
     from autoprune.evaluate import Evaluator
     from autoprune.report.events import RunLog
+    from autoprune.search.revalidation import OnEvent
     from autoprune.study import Study
     from autoprune.task import Task
-
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 EVALUATOR = "autoprune.evaluate:Evaluator"
 REFERENCE, SUPERNET = "reference.safetensors", "supernet.safetensors"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.constraint import is_cost
@@ -23,7 +23,7 @@ from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
 from autoprune.search.donors import nearest_donor
 from autoprune.search.growth import Growth
-from autoprune.search.revalidation import run_revalidation
+from autoprune.search.revalidation import OnEvent, run_revalidation
 from autoprune.search.rungs import Orders, Result, next_promotion
 from autoprune.search.watch import Watch
 from autoprune.space import Value
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 Point = tuple[tuple[str, Value], ...]
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 MOST_BARREN = 200  # proposals in a row that are rejected or known already: the space is exhausted
 MOST_FAILURES = 20  # evaluations in a row that fail: so will the next one

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 from autoprune.record import Donor, Evaluation, Request, State
+from autoprune.space import Value
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -119,9 +120,13 @@ def evaluation_of(
     lacking = sorted(set(objectives) - record.get("metrics", {}).keys())
     if record["state"] == "finished" and lacking:
         raise ValueError(f"it has no {lacking[0]}")
-    if record.get("read") == request.choices:  # as a rule; then it is there once
-        record["read"] = request.choices
+    record["read"] = once(record.get("read", {}), request.choices)
     return Evaluation(choices=request.choices, **record), float(at)
+
+
+def once(read: dict[str, Value], choices: dict[str, Value]) -> dict[str, Value]:
+    """What was read of some choices: as a rule all, and then the choices themselves, which are there already."""
+    return choices if read == choices else read
 
 
 class Rows:

@@ -40,6 +40,7 @@ from autoprune.study.reading import (
     checked_attributes,
     checked_baseline,
     evaluation_of,
+    once,
     request_of,
 )
 from autoprune.study.remote import Remote, is_leased, is_url
@@ -258,7 +259,7 @@ class Study:
         record = {**_plain(evaluation.to_json()), "at": at}
         choices = self._ledger.requests[key].choices
         evaluation.structure, evaluation.choices = self._rows.pack(record), choices
-        evaluation.read = choices if record["read"] == choices else record["read"]
+        evaluation.read = once(record["read"], choices)
         self._storage.set_trial_user_attr(stored, "record", record)
         if self.spec.constraints and evaluation.state != "failed":
             self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))

@@ -14,6 +14,7 @@ from autoprune.errors import RunFolderError
 from autoprune.record import Request
 from autoprune.study import Study
 from autoprune.study import study as study_module
+from autoprune.study.journal import Journal
 
 
 def journal_of(folder: Path) -> Path:
@@ -46,7 +47,6 @@ def test_every_cut_of_the_file_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_before_a_commit(tmp_path: Path) -> None:
-
     with new_study(tmp_path / "run") as study:
         before = (tmp_path / "run" / "study.journal").read_bytes()
         study.log_request(Request(0, 0, {}))
@@ -106,8 +106,8 @@ def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(
 
 def test_trials_of_a_journal_share_their_distributions(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "run")
-    first, second = Study.open(path.parent)._storage.get_all_trials(0, deepcopy=False)
-    assert first.distributions == second.distributions
+    first, second = Journal(path, write=False).storage().get_all_trials(0, deepcopy=False)
+    assert first.distributions and first.distributions == second.distributions
     assert all(first.distributions[name] is second.distributions[name] for name in first.distributions)
 
 
