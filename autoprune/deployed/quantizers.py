@@ -428,7 +428,10 @@ class QuantizedLayer(nn.Module):
         options = self.options
         if output_size is not None:
             options = {**options, "output_padding": transposed_padding(x, output_size, self.shape, options)}
-        return FUNCTIONS[self.kind](x, weight, self.bias, **options)
+        bias = self.bias
+        if weight.dtype != x.dtype:  # the network computes in half precision
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return FUNCTIONS[self.kind](x, weight, bias, **options)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, shape={self.shape}, bits={self.weight_bits}/{self.activation_bits}"

@@ -155,8 +155,9 @@ def _means(trial: Trial) -> dict[str, Any]:
 
 
 def _runtime(runnable: Runnable) -> dict[str, str]:
-    """How the file was exported and what it takes, where the target says so."""
-    return {name: str(getattr(runnable, name)) for name in ("way", "takes") if hasattr(runnable, name)}
+    """How the file was exported, what it takes and in which precision it computes, where the target says so."""
+    told = ("way", "takes", "precision")
+    return {name: str(getattr(runnable, name)) for name in told if hasattr(runnable, name)}
 
 
 def _check_measured(study: Study, trial: Trial, found: Mapping[str, float], examples: int) -> None:

@@ -1,4 +1,4 @@
-"""The point next to one in which nothing is rounded."""
+"""Precisions of floating point, and the point next to one in which nothing is rounded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from autoprune.space.choice import Value
 
 FLOAT_BITS = 32
+FLOAT32 = "float32"
+HALF_PRECISIONS = ("bfloat16", "float16")
+PRECISIONS = (FLOAT32, *HALF_PRECISIONS)
+"""Those that a target may compute in; the names are torch's."""
 
 
 def in_full_precision(point: Mapping[str, Value]) -> dict[str, Value]:

@@ -20,8 +20,10 @@ from torch import nn
 import autoprune.stored.graph as graph
 import autoprune.stored.replay as replay
 from autoprune.deployed import unpack_state
+from autoprune.deployed.lowered import lowered
 from autoprune.deployed.packing import decode_state
 from autoprune.errors import ArtifactError
+from autoprune.space.precision import FLOAT32, PRECISIONS
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -33,13 +35,14 @@ LARGEST_JSON = 64 * 2**20
 Factory = Callable[..., nn.Module]
 
 
-def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
+def load(folder: str | Path, model: Factory | None = None, *, whole: bool = False) -> nn.Module:
     """The candidate in an artifact as a module, in eval mode, once every file is what it was when written.
 
     Args:
         folder: the artifact.
         model: makes the uncompressed network (`MyTask().model`). Only needed for networks whose `forward`
             cannot be written as a graph; the message says so.
+        whole: in 32 bits also where its runtime computes in half precision: to train it, or to compress it further.
 
     Raises:
         ArtifactError: the artifact is incomplete, was changed, is of a newer format, or needs `model`.
@@ -47,6 +50,7 @@ def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
     folder = Path(folder)
     check_files(folder)
     structure = _read_json(folder / STRUCTURE)
+    precision = FLOAT32 if whole else _precision(folder, structure)
     try:
         packed = load_tensors((folder / WEIGHTS).read_bytes())
     except (SafetensorError, ValueError) as error:
@@ -57,7 +61,19 @@ def load(folder: str | Path, model: Factory | None = None) -> nn.Module:
         raise ArtifactError(f"{folder / WEIGHTS} does not fit structure.json: {error}") from None
     if empty := [name for name, tensor in _tensors(made).items() if tensor.is_meta]:
         raise ArtifactError(f"{folder / WEIGHTS} has no values for {', '.join(empty[:5])}")
-    return made.eval().requires_grad_(False)
+    return lowered(made.eval().requires_grad_(False), precision)
+
+
+def _precision(folder: Path, structure: Mapping[str, Any]) -> str:
+    """In which the artifact's runtime computes, and so what is loaded."""
+    described: Any = structure.get("structure")
+    runtime = described.get("runtime") if isinstance(described, dict) else None
+    found = runtime.get("precision", FLOAT32) if isinstance(runtime, dict) else FLOAT32
+    if found not in PRECISIONS:
+        raise ArtifactError(
+            f"{folder / STRUCTURE} has the precision {str(found)[:80]!r}, accepted are {', '.join(PRECISIONS)}"
+        )
+    return str(found)
 
 
 def _make(

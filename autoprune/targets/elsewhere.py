@@ -147,6 +147,10 @@ class Elsewhere:
             raise TargetError(
                 f"target.resource: got {resource!r}, expected the name of a custom resource of Ray's, such as pi4"
             )
+        if len(precisions := getattr(runtime, "precisions", ())) > 1:
+            raise TargetError(
+                f"target.precision: got {', '.join(precisions)}, expected one where there is a resource"
+            )
         self.resource, self._runtime = resource, runtime
         self.weight_bits, self.activation_bits = runtime.weight_bits, runtime.activation_bits
         self.channel_multiple, self.measures = runtime.channel_multiple, ("energy_uj",)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from autoprune.deployed.lowered import Lowered
 from autoprune.deployed.quantizers import QuantizedLayer
 from autoprune.errors import ModelError
 from autoprune.targets.interface import Arrays, Interface, arrays, relative_error
@@ -34,6 +35,8 @@ MOST_ERROR = 1e-3
 MOST_ERROR_OF_INTEGERS = 0.02
 """The same where values are rounded: one that lies on the edge of two codes may fall to either side, which cost at
 most 1e-3 in seventeen small architectures with random weights."""
+MOST_ERROR_OF_HALVES = 0.01
+"""The same in half precision, whose steps are 1e-3 apart."""
 
 
 class Exported(NamedTuple):
@@ -252,5 +255,7 @@ def run_session(session: Any, inputs: Inputs) -> Arrays:
 
 
 def _limit(model: nn.Module) -> float:
-    quantized = any(isinstance(module, QuantizedLayer) for module in model.modules())
-    return MOST_ERROR_OF_INTEGERS if quantized else MOST_ERROR
+    modules = list(model.modules())
+    if any(isinstance(module, QuantizedLayer) for module in modules):
+        return MOST_ERROR_OF_INTEGERS
+    return MOST_ERROR_OF_HALVES if any(isinstance(module, Lowered) for module in modules) else MOST_ERROR

@@ -6,10 +6,12 @@ bits buy in file size only, is for the measurement to tell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import TargetError
 from autoprune.space import Value
+from autoprune.space.precision import FLOAT32
 from autoprune.targets.runtimes import PROVIDERS
 from autoprune.targets.stopwatch import Stopwatch, Timed, require
 from autoprune.targets.target import Runnable, unsupported_bits
@@ -29,11 +31,12 @@ class OnnxModel:
     Attributes:
         files: the file.
         way, takes: how it was exported and what it takes (see `onnx_graph.Exported`).
+        precision: of its floats.
     """
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: Exported, precision: str = FLOAT32) -> None:
         self.files = {MODEL_FILE: exported.content}
-        self.way, self.takes = exported.way, exported.takes
+        self.way, self.takes, self.precision = exported.way, exported.takes, precision
         self._session, self._interface = exported.session, exported.interface
 
     def run(self, inputs: Inputs) -> Any:
@@ -59,10 +62,13 @@ class OnnxRuntime(Timed):
         channel_multiple: prune to multiples of so many channels only. Integer convolutions work in blocks of
             16 here: 10 channels take longer than 16.
         provider: where it runs: `cpu`, or `cuda` and `tensorrt` where ONNX Runtime was built with them.
+        precision: `float32` or `float16`, or both, which makes it a choice: `target.precision`. It is that of networks
+            in which nothing is rounded to fewer bits; beside integers, floats keep 32. Processors have no kernels for
+            16: ONNX Runtime widens them there.
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
-        TargetError: an argument that is no number or too small, or a provider that is not here.
+        TargetError: an argument that is no number or too small, or a provider or precision that is not here.
     """
 
     weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
@@ -75,10 +81,12 @@ class OnnxRuntime(Timed):
         block_ms: float = 20.0,
         channel_multiple: int = 1,
         provider: str = "cpu",
+        precision: str | Sequence[str] = FLOAT32,
     ) -> None:
         require("onnxruntime", "onnx", "onnxruntime")
         _check_provider(provider)
-        super().__init__(Stopwatch("onnxruntime", threads, rounds, block_ms, provider), channel_multiple)
+        stopwatch = Stopwatch("onnxruntime", threads, rounds, block_ms, provider)
+        super().__init__(stopwatch, channel_multiple, precision, (FLOAT32, "float16"))
         self.threads, self.provider = threads, provider
         self._way = "trace"  # that carried the last model: most candidates are much like it
 
@@ -92,11 +100,14 @@ class OnnxRuntime(Timed):
         Raises:
             ModelError: the model cannot be exported, or ONNX Runtime refuses it.
         """
+        from autoprune.deployed.lowered import lowered, rounds_anything
         from autoprune.targets.onnx_graph import to_onnx
 
-        exported = to_onnx(model, example, threads=self.threads, provider=self.provider, first=self._way)
+        precision = FLOAT32 if rounds_anything(model) else self.precision
+        network = lowered(model, precision)
+        exported = to_onnx(network, example, threads=self.threads, provider=self.provider, first=self._way)
         self._way = exported.way
-        return OnnxModel(exported)
+        return OnnxModel(exported, precision)
 
 
 def _check_provider(provider: str) -> None:

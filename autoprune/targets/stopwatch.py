@@ -1,22 +1,31 @@
-"""What targets on this machine have in common: arguments of a measurement, in full and in brief, and the energy."""
+"""What targets on this machine have in common: arguments of a measurement, in full and in brief, the energy, and the
+precision of what is not rounded."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoprune.errors import MissingExtra, TargetError
+from autoprune.space import Choice, Choices, Options
+from autoprune.space.precision import FLOAT32
 from autoprune.targets.energy import energy_counter
 from autoprune.targets.measure import MeasuringProcess, machine_key
+from autoprune.targets.target import OWN_CHOICES
 
 if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import Self
+
     from autoprune.targets.target import Measurement, Runnable
     from autoprune.tensors import Inputs
 
+PRECISION = f"{OWN_CHOICES}precision"
 BRIEF_ROUNDS, BRIEF_BLOCK_MS = 4, 4.0
 
 
@@ -114,19 +123,53 @@ class Timed:
 
     Attributes:
         stopwatch: measures.
+        precision: in which `build` has everything computed that is not rounded to fewer bits.
 
     Args:
         stopwatch: of its runtime.
         channel_multiple: prune to multiples of so many channels only.
+        precision: the one, or options of the choice `target.precision`.
+        known: precisions that the runtime has.
 
     Raises:
-        TargetError: an argument that is no number, or too small.
+        TargetError: an argument that is no number, or too small, or a precision that is not known.
     """
 
-    def __init__(self, stopwatch: Stopwatch, channel_multiple: int) -> None:
+    def __init__(
+        self,
+        stopwatch: Stopwatch,
+        channel_multiple: int,
+        precision: str | Sequence[str] = FLOAT32,
+        known: Sequence[str] = (FLOAT32,),
+    ) -> None:
         check_count("channel_multiple", channel_multiple)
         self.channel_multiple, self.stopwatch = channel_multiple, stopwatch
         self.measures = stopwatch.measures
+        asked = precision if isinstance(precision, list | tuple) and precision else (precision,)
+        if wrong := [one for one in asked if one not in known]:
+            raise TargetError(f"target.precision: got {wrong[0]!r}, accepted are {', '.join(known)}")
+        self.precisions = tuple(one for one in known if one in asked)
+        self.precision = self.precisions[0]
+
+    def choices(self, model: nn.Module, example: Inputs) -> dict[str, Choice]:  # noqa: ARG002
+        """The precision, unless there is one only."""
+        several = len(self.precisions) > 1
+        return {PRECISION: Options(self.precisions, neutral=self.precision)} if several else {}
+
+    def configured(self, choices: Choices) -> Self:
+        """This target in the precision that was chosen; both measure by the same process."""
+        if PRECISION not in choices:
+            return self
+        made = copy.copy(self)
+        made.precision = str(choices[PRECISION])
+        return made
+
+    def problems(self, model: nn.Module, example: Inputs) -> list[str]:
+        """A line for each precision in which the network has no finite outputs, or none at all."""
+        from autoprune.deployed.lowered import why_not_in
+
+        reasons = {one: why_not_in(one, model, example) for one in self.precisions if one != FLOAT32}
+        return [f"precision {one}: {reason}" for one, reason in reasons.items() if reason]
 
     def measure(self, runnable: Runnable, example: Inputs) -> Measurement:
         """Latency of one inference on `example`, measured in a process of its own.
@@ -141,8 +184,9 @@ class Timed:
         return self.stopwatch.measure_briefly(runnable, example)
 
     def machine_key(self) -> str:
-        """Processor, runtime and threads in a few letters: what is measured holds for all that agree in it."""
-        return self.stopwatch.machine_key()
+        """Processor, runtime, threads and precision in a few letters: what is measured holds for all that agree."""
+        key = self.stopwatch.machine_key()
+        return key if self.precision == FLOAT32 else f"{key}-{self.precision}"
 
 
 def check_count(name: str, value: object) -> None:

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from autoprune.deployed.lowered import lowered
 from autoprune.deployed.quantizers import ActivationQuantizer
 from autoprune.errors import ModelError, TargetError
 from autoprune.space import Value
+from autoprune.space.precision import FLOAT32, PRECISIONS
 from autoprune.targets.interface import Interface
 from autoprune.targets.onnx_exporters import Flat, plain_forward
 from autoprune.targets.stopwatch import Stopwatch, Timed
@@ -42,16 +44,19 @@ class TorchProgram:
         files: the program.
         program: the same, loaded.
         takes: whether it takes batches, or one example at a time.
+        precision: of what is not rounded to fewer bits.
     """
 
     way = "torch.export"
 
-    def __init__(self, program: ExportedProgram, interface: Interface, takes: str) -> None:
+    def __init__(
+        self, program: ExportedProgram, interface: Interface, takes: str, precision: str = FLOAT32
+    ) -> None:
         buffer = io.BytesIO()
         with _quiet():
             torch.export.save(program, buffer)
         self.files = {MODEL_FILE: buffer.getvalue()}
-        self.program, self.takes = program, takes
+        self.program, self.takes, self.precision = program, takes, precision
         self._module, self._interface = program.module(), interface
 
     @torch.no_grad()
@@ -75,9 +80,10 @@ class Torch(Timed):
         rounds, block_ms: of a measurement (see `stopwatch.Stopwatch`).
         channel_multiple: prune to multiples of so many channels only.
         provider: where it is measured: `cpu` or `cuda`. Accuracies are computed on the processor.
+        precision: `float32`, `bfloat16` or `float16`, or several, which makes it a choice: `target.precision`.
 
     Raises:
-        TargetError: an argument that is no number, or too small, or a provider that is not here.
+        TargetError: an argument that is no number, or too small, or a provider or precision that is not here.
     """
 
     weight_bits = (2, 3, 4, 5, 6, 7, 8, 16, 32)
@@ -90,12 +96,14 @@ class Torch(Timed):
         block_ms: float = 20.0,
         channel_multiple: int = 1,
         provider: str = "cpu",
+        precision: str | Sequence[str] = FLOAT32,
     ) -> None:
         if provider not in ("cpu", "cuda"):
             raise TargetError(f"target.provider: got {provider!r}, accepted are cpu, cuda")
         if provider == "cuda" and not torch.cuda.is_available():
             raise TargetError("target.provider: torch sees no CUDA device here; use provider: cpu")
-        super().__init__(Stopwatch("torch", threads, rounds, block_ms, provider), channel_multiple)
+        stopwatch = Stopwatch("torch", threads, rounds, block_ms, provider)
+        super().__init__(stopwatch, channel_multiple, precision, PRECISIONS)
 
     def supports(self, choices: dict[str, Value]) -> str | None:
         """Why some bit width cannot run here, None when all can."""
@@ -107,7 +115,7 @@ class Torch(Timed):
         Raises:
             ModelError: torch.export cannot follow the model.
         """
-        return to_program(model, example)
+        return to_program(model, example, precision=self.precision)
 
     def machine_key(self) -> str:
         """Processor, runtime and threads in a few letters."""
@@ -148,24 +156,27 @@ def settled(model: nn.Module, quantizer: type[Rounded] = Rounded, but: int = 0) 
 BATCHES, EXAMPLE = "batches", "one example at a time"
 
 
-def to_program(model: nn.Module, example: Inputs, ways: Sequence[str] = (BATCHES, EXAMPLE)) -> TorchProgram:
+def to_program(
+    model: nn.Module, example: Inputs, ways: Sequence[str] = (BATCHES, EXAMPLE), precision: str = FLOAT32
+) -> TorchProgram:
     """A deployed module as an exported program for batches of any size, or for one example where it has to be.
 
     Args:
         model: deployed, in eval mode.
         example: inputs of batch size 1.
         ways: what it may take, in the order in which they are tried.
+        precision: in which everything is computed that is not rounded to fewer bits.
 
     Raises:
         ModelError: torch.export cannot follow the model; the message has its first line.
     """
     with torch.no_grad(), plain_forward(model):
         interface = Interface(example, call(model, example))
-        network = Flat(settled(model), example)
+        network = Flat(lowered(settled(model), precision), example)
         failed = ""
         for takes in ways:
             try:
-                return TorchProgram(_exported(network, interface, takes), interface, takes)
+                return TorchProgram(_exported(network, interface, takes), interface, takes, precision)
             except Exception as error:  # of many kinds, whatever the network does
                 failed = failed or (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     raise ModelError(f"the model cannot be exported by torch.export: {failed}")

@@ -188,7 +188,7 @@ def _artifact(path: Path, arguments: dict[str, Any], folder: Path | None) -> Mod
     if unknown:
         raise UnresolvedReference(f"{path.name}: got an unknown argument {unknown[0]!r}, expected model")
     make = model_factory(str(arguments["model"]), folder) if arguments else None
-    network = unquantize(load(path, make))
+    network = unquantize(load(path, make, whole=True))
     return lambda: copy.deepcopy(network)
 
 

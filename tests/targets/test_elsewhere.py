@@ -168,3 +168,11 @@ def test_a_target_of_a_spec_is_measured_at_its_resource() -> None:
     assert load_spec(fields).devices == ("pi4",)
     with pytest.raises(SpecError, match="cluster.resources: got pi4, on whose nodes a target is measured"):
         load_spec({**fields, "cluster": {"resources": {"pi4": 1}}})
+
+
+def test_a_choice_of_precisions_is_refused() -> None:
+    arguments = {"precision": ["float32", "float16"], "resource": "pi4"}
+    with pytest.raises(
+        TargetError, match=r"target.precision: got float32, float16, expected one where there is a"
+    ):
+        load_target("torch", None, arguments)

@@ -178,3 +178,21 @@ def test_a_provider_that_is_not_installed_is_refused() -> None:
         OnnxRuntime(provider="gpu")
     with pytest.raises(TargetError, match=r"tensorrt is not part of the installed ONNX Runtime; install"):
         OnnxRuntime(provider="tensorrt")
+
+
+def test_a_file_in_half_precision_holds_weights_of_16_bits_and_computes_nearly_the_same() -> None:
+    model, inputs = network("residual")
+    runnable = OnnxRuntime(precision="float16").build(model, inputs[:1])
+    weights = onnx.load_from_string(runnable.files["model.onnx"]).graph.initializer
+    assert onnx.TensorProto.FLOAT16 in {one.data_type for one in weights}
+    with torch.no_grad():
+        expected = model(inputs)
+    assert float((runnable.run(inputs) - expected).norm() / expected.norm()) < 0.005
+
+
+def test_beside_integers_floats_keep_32_bits() -> None:
+    model, inputs = network("residual")
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), (8, 8)))
+    ones, others = (OnnxRuntime(precision=one).build(quantized, inputs[:1]) for one in ("float32", "float16"))
+    assert others.precision == "float32"
+    assert ones.files == others.files
