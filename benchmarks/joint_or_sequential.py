@@ -7,9 +7,10 @@
 
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
 one has three stages of a third each: the architecture alone; then, with the best one fixed, ratios; then, on the
-network that came of it (exported, with its weights), bits. A stage hands on its most accurate candidate within its
-limit on latency: in the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square
-of that before. Uncompressed references are trained beside the budget, one for the joint search and two for the stages.
+network that came of it (exported, with its weights), bits. Each search has its limit on latency as a hard constraint: in
+the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square of that before. A stage
+hands on its most accurate candidate within it. Uncompressed references are trained beside the budget, one for the joint
+search and two for the stages.
 
 Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
@@ -64,10 +65,14 @@ def judged(study: Any, limit_ms: float) -> tuple[float, float]:
     return float(best.metrics["accuracy"]), float(test)
 
 
-def changed(base: Fields, minutes: float, seed: int, **fields: Any) -> dict[str, Any]:
-    """The spec of one search; without constraints, so that all are judged by the limit alone."""
-    kept = {name: value for name, value in base.items() if name != "constraints"}
-    made = {**kept, "budget": {"device_seconds": 60 * minutes}, "seed": seed, **fields}
+def changed(base: Fields, minutes: float, seed: int, limit: str, **fields: Any) -> dict[str, Any]:
+    """The spec of one search, with a limit on latency as its only constraint."""
+    asked = {
+        "budget": {"device_seconds": 60 * minutes},
+        "seed": seed,
+        "constraints": [f"latency_ms <= {limit}"],
+    }
+    made = {**base, **asked, **fields}
     options = made["space"].get("architecture", {})
     if not any(len(values) > 1 for values in options.values()):
         made.pop("supernet", None)
@@ -81,12 +86,15 @@ def sequential(
     space = base["space"]
     rest = {name: part for name, part in space.items() if name not in ("architecture", "prune", "quantize")}
     stage = {**rest, "architecture": space["architecture"]}
-    first = best_of(searched(changed(base, minutes, seed, space=stage), folder / "architecture"), limits[0])
+    asked = [f"{limit:.6g}" for limit in limits]
+    fields = changed(base, minutes, seed, asked[0], space=stage)
+    first = best_of(searched(fields, folder / "architecture"), limits[0])
     if first is None:
         return math.nan, math.nan
     fixed = {name: [first.choices[f"architecture.{name}"]] for name in space["architecture"]}
     stage = {**rest, "architecture": fixed, "prune": space["prune"]}
-    second = best_of(searched(changed(base, minutes, seed, space=stage), folder / "prune"), limits[1])
+    fields = changed(base, minutes, seed, asked[1], space=stage)
+    second = best_of(searched(fields, folder / "prune"), limits[1])
     if second is None:
         return math.nan, math.nan
     network = folder / "pruned"
@@ -95,7 +103,7 @@ def sequential(
     task = {"use": "classification", "model": str(network.resolve()), "data": data}
     stage = {**rest, "quantize": space["quantize"]}
     train = {**base["train"], "epochs": 0}
-    fields = changed(base, minutes, seed, space=stage, task=task, train=train)
+    fields = changed(base, minutes, seed, asked[2], space=stage, task=task, train=train)
     return judged(searched(fields, folder / "quantize"), limits[2])
 
 
@@ -124,7 +132,8 @@ def main() -> None:
     gains = []
     for seed in arguments.seeds:
         folder = arguments.folder / str(seed)
-        study = searched(changed(base, arguments.minutes, seed), folder / "joint")
+        limit = f"{100 * arguments.latency:g}%"
+        study = searched(changed(base, arguments.minutes, seed, limit), folder / "joint")
         whole = study.baseline["latency_ms"]
         limits = [whole * arguments.latency**power for power in (1 / 3, 2 / 3, 1.0)]
         joint = judged(study, limits[2])
