@@ -7,10 +7,10 @@
 
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
 one has three stages of a third each: the architecture alone; then, with the best one fixed, ratios; then, on the
-network that came of it (exported, with its weights), bits. Each search has its limit on latency as a hard constraint: in
-the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square of that before. A stage
-hands on its most accurate candidate within it. Uncompressed references are trained beside the budget, one for the joint
-search and two for the stages.
+network that came of it (exported, with its weights), bits. Each search has its limit on latency as a hard constraint:
+in the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square of that before. A
+stage hands on its most accurate candidate within it. Uncompressed references are trained beside the budget, one for the
+joint search and two for the stages.
 
 Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
