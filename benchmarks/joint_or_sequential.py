@@ -1,9 +1,7 @@
 """Is it better to search architecture, pruning and bits at once, or one after the other, each tuned alone?
 
-    python benchmarks/joint_or_sequential.py --spec fashion_mnist --data fashion_mnist.py:fashion_mnist_data \\
-        --minutes 30 --seeds 0 1 2 --folder runs/joint_fashion
-    python benchmarks/joint_or_sequential.py --spec cifar10_resnet --data cifar10.py:cifar10_data \\
-        --minutes 240 --seeds 0 1 2 --folder runs/joint_cifar
+    python benchmarks/joint_or_sequential.py --spec fashion_mnist --minutes 30 --folder runs/joint_fashion
+    python benchmarks/joint_or_sequential.py --spec cifar10_resnet --minutes 240 --folder runs/joint_cifar
 
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
 one has three stages of a third each: the architecture alone; then, with the best one fixed, ratios; then, on the
@@ -14,7 +12,8 @@ joint search and two for the stages.
 
 Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
-joint above sequential by more than two standard errors over three seeds. `--epochs` and `--rungs` shorten training.
+joint above sequential by more than two standard errors over three seeds. `--images`, `--epochs` and `--rungs` shorten
+training.
 Each search has a folder of its own and goes on where it was killed.
 """
 
@@ -23,11 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from less_data import less
 
 import autoprune
 from autoprune.errors import SearchFailed
@@ -80,7 +83,7 @@ def changed(base: Fields, minutes: float, seed: int, limit: str, **fields: Any) 
 
 
 def sequential(
-    base: Fields, data: str, minutes: float, seed: int, limits: list[float], folder: Path
+    base: Fields, minutes: float, seed: int, limits: list[float], folder: Path
 ) -> tuple[float, float]:
     """What comes of three stages (see `judged`); NaN where one of them found nothing within its own limit."""
     space = base["space"]
@@ -100,7 +103,7 @@ def sequential(
     network = folder / "pruned"
     if not network.is_dir():
         autoprune.export(second, network)
-    task = {"use": "classification", "model": str(network.resolve()), "data": data}
+    task = {**base["task"], "model": str(network.resolve())}
     stage = {**rest, "quantize": space["quantize"]}
     train = {**base["train"], "epochs": 0}
     fields = changed(base, minutes, seed, asked[2], space=stage, task=task, train=train)
@@ -113,7 +116,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--spec", default="fashion_mnist")
-    parser.add_argument("--data", default="fashion_mnist.py:fashion_mnist_data")
+    parser.add_argument("--images", type=int, help="of the training split; all by default")
     parser.add_argument("--minutes", type=float, default=30.0, help="device-minutes of a joint search")
     parser.add_argument("--latency", type=float, default=0.4, help="the limit, as a share of the baseline's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -123,6 +126,7 @@ def main() -> None:
     parser.add_argument("--rungs", type=float, nargs="+", help="in place of the spec's")
     arguments = parser.parse_args()
     base = load_spec(arguments.spec, workers=arguments.workers).to_json()
+    base["task"] = less(arguments.spec, arguments.images)
     if arguments.epochs is not None:
         for part in ("train", "supernet"):
             if part in base:
@@ -137,7 +141,7 @@ def main() -> None:
         whole = study.baseline["latency_ms"]
         limits = [whole * arguments.latency**power for power in (1 / 3, 2 / 3, 1.0)]
         joint = judged(study, limits[2])
-        other = sequential(base, arguments.data, arguments.minutes / 3, seed, limits, folder)
+        other = sequential(base, arguments.minutes / 3, seed, limits, folder)
         gains.append(joint[1] - other[1])
         print(
             f"seed {seed}, within {limits[2]:.4f} ms: joint {joint[0]:.2f} % (test {joint[1]:.2f}), "

@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -29,6 +29,9 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+sys.path.insert(0, str(Path(__file__).parent))
+from less_data import Less, less
+
 import autoprune
 from autoprune.candidate import architecture_choices
 from autoprune.proxies import scores
@@ -36,35 +39,8 @@ from autoprune.sandwich import train_supernet
 from autoprune.spec import Spec, load_spec
 from autoprune.study.evidence import rank_correlations, worthwhile
 from autoprune.supernet import Supernet
-from autoprune.task import ArraySplit, Data, Task, evaluate_metrics, example_inputs, load_task
+from autoprune.task import Task, evaluate_metrics, example_inputs
 from autoprune.train import TrainSettings, recalibrate, train
-
-
-class Less:
-    """The task of a ready spec with the first images of the training split only; workers make it by this name.
-
-    Args:
-        spec: its name or file.
-        images: how many; None keeps all.
-    """
-
-    def __init__(self, spec: str, images: int | None = None) -> None:
-        given = load_spec(spec)
-        task: Task = load_task(given.task.use, given.folder, given.task.arguments)
-        self._task, self._images = task, images
-        self.model, self.loss, self.metrics = task.model, task.loss, task.metrics
-        self.architecture = getattr(task, "architecture", {})
-
-    def data(self) -> Data:
-        """The splits, the training split cut."""
-        data = self._task.data()
-        split = data.train
-        if self._images is None or not isinstance(split, ArraySplit):
-            return data
-        rows = split.rows[: self._images]
-        return replace(
-            data, train=ArraySplit(split.x, split.y, rows=rows, format=split.format, augment=split.augment)
-        )
 
 
 class Kept:
@@ -177,8 +153,7 @@ def distinct(supernet: Supernet, count: int, seed: int) -> list[dict[str, Any]]:
 def search(spec: Spec, arguments: argparse.Namespace) -> None:
     """Print what a search with shared weights needs to come where one without them ends."""
     given = spec.to_json()
-    task = {"use": f"{Path(__file__).resolve()}:Less", "spec": arguments.spec, "images": arguments.images}
-    given["task"] = {name: value for name, value in task.items() if value is not None}
+    given["task"] = less(arguments.spec, arguments.images)
     given["budget"] = {"device_seconds": 60 * arguments.minutes}
     given["train"]["epochs"], given["seed"] = arguments.alone, arguments.seed
     base = Path(arguments.json).with_suffix("")
