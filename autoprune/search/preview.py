@@ -41,6 +41,10 @@ PROBED = (".ratio", ".rank", ".drop", ".sparsity", ".weight_bits")
 LEAST_HARMLESS = 8
 CODING = "store.coding"
 WRONG = 0.1  # relative error of a cost above which no point is refused by it
+WRONG_TIME, USUAL = (
+    0.5,
+    0.9,
+)  # the same of latency, and the share of points that keep the error that is told of it
 ROUNDING = 1e-9
 # For latency: integers are some two times faster at a sixteenth of the BOPs.
 STANDING_IN = {"macs": 0.7, "bops": 0.15}
@@ -75,10 +79,11 @@ def make_preview(workers: Asked, spec: Spec, made: Mapping[str, Any]) -> dict[st
         made: the profile so far: `choices`, `baseline`, `examples`.
 
     Returns:
-        `prices` (data of `Prices`), `errors` (cost -> largest relative error on points left out of the fit),
-        `rank_correlation` (of predicted to measured latency, on points left out), `sensitivity` (choice -> [value,
-        damage] pairs), `probed` (how many of these were measured). Parts that were not wanted, or do not pay, are
-        missing; `reason` says why nothing is known of a network that could not be looked into.
+        `prices` (data of `Prices`), `errors` (cost -> largest relative error on points left out of the fit; of
+        latency that which nine of ten keep), `rank_correlation` (of predicted to measured latency, on points left out),
+        `sensitivity` (choice -> [value, damage] pairs), `probed` (how many of these were measured). Parts that were not
+        wanted, or do not pay, are missing; `reason` says why nothing is known of a network that could not be looked
+        into.
     """
     space = Space.from_json(made["choices"])
     plan = Plan(spec, space, made, workers.size)
@@ -88,7 +93,7 @@ def make_preview(workers: Asked, spec: Spec, made: Mapping[str, Any]) -> dict[st
     try:
         found = _costs(asked, space)
         if plan.wants_latency:
-            found.update(_latency(asked, space, found["prices"]))
+            found |= _latency(asked, space, found["prices"], found["errors"])
         if plan.wants_damage:
             found.update(_damage(asked, space, found["prices"], plan))
     except AutopruneError:
@@ -222,7 +227,9 @@ def _worst(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
 # -- milliseconds ----------------------------------------------------------------------------------------------------
 
 
-def _latency(asked: _Cached, space: Space, data: dict[str, Any]) -> dict[str, Any]:
+def _latency(
+    asked: _Cached, space: Space, data: dict[str, Any], errors: Mapping[str, float]
+) -> dict[str, Any]:
     """Enter the times of layers at a grid of widths in `data`, and fit their sum to whole networks."""
     from scipy.stats import spearmanr
 
@@ -246,7 +253,11 @@ def _latency(asked: _Cached, space: Space, data: dict[str, Any]) -> dict[str, An
     # Errors count as shares: small networks matter.
     fit, held_out = _fitted(features, truth, weights=truth**-2)
     data["fits"] = {**data["fits"], LATENCY: fit}
-    return {"rank_correlation": float(spearmanr(held_out, truth).statistic)}
+    error = float(np.quantile(np.abs(held_out / truth - 1.0), USUAL))
+    return {
+        "rank_correlation": float(spearmanr(held_out, truth).statistic),
+        "errors": {**errors, LATENCY: error},
+    }
 
 
 def _layer_times(asked: _Cached, space: Space, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -375,8 +386,8 @@ class Foreknown:
     Attributes:
         prices: computes costs of points; None where nothing is known of them.
         prior: choice -> value -> damage to expect.
-        limits: cost -> (lowest, highest) that the constraints allow, a little wider than they are where a cost is only
-            known to some percent.
+        limits: cost -> (lowest, highest) that the constraints allow, wider than they are by what a cost is known to:
+            some percent of a size, tens of percent of a latency.
         weights: cost -> how much its logarithm counts among what the objectives want to be small.
     """
 
@@ -397,7 +408,7 @@ def foreknown(spec: Spec, profile: Mapping[str, Any]) -> Foreknown:
     for constraint in spec.constraints:
         error = errors.get(constraint.metric, 1.0)
         is_bound = constraint.metric == SIZE and CODING in profile["choices"]  # coded files are smaller
-        if error > WRONG or is_bound:
+        if error > (WRONG_TIME if constraint.metric == LATENCY else WRONG) or is_bound:
             continue
         limit, (low, high) = constraint.limit(baseline), limits.get(constraint.metric, (0.0, float("inf")))
         if constraint.operator == "<=":

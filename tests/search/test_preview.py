@@ -105,10 +105,21 @@ def test_latency_is_predicted_from_a_table_that_is_kept(profile: dict[str, Any],
         preview["rank_correlation"] > 0
     )  # how far above says benchmarks/README.md: this machine may be busy
     assert set(preview["prices"]["fits"]) == {"size_bytes", "latency_ms"}
+    assert preview["errors"]["latency_ms"] > 0
     assert list(cache.glob("layers-*.json"))
     space = Space.from_json(profile["choices"])
     points = list(check_points(space, 8))
     assert (Prices(preview["prices"]).columns(as_columns(space, points))["latency_ms"] > 0).all()
+
+
+def test_a_limit_on_latency_is_kept_by_prediction_as_far_as_that_can_be_trusted(
+    profile: dict[str, Any],
+) -> None:
+    bounded = tiny(search=FULL, constraints=["latency_ms <= 50%"])
+    half = 0.5 * profile["baseline"]["latency_ms"]
+    for error, expected in [(0.2, {"latency_ms": (0.0, pytest.approx(1.2 * half))}), (0.6, {})]:
+        preview = {**profile["preview"], "errors": {**profile["preview"]["errors"], "latency_ms": error}}
+        assert foreknown(bounded, {**profile, "preview": preview}).limits == expected
 
 
 def test_a_later_search_on_the_same_network_asks_nothing_again(
