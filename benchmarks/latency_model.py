@@ -25,7 +25,8 @@ from quantized_accuracy import Alone
 from scipy.stats import spearmanr
 
 from autoprune.evaluate import Evaluator
-from autoprune.search.preview import check_points, make_preview
+from autoprune.search.points import check_points
+from autoprune.search.preview import make_preview
 from autoprune.search.prices import LATENCY, Prices
 from autoprune.space import Space
 from autoprune.spec import load_spec

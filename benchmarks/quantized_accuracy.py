@@ -26,7 +26,8 @@ from weight_sharing import Kept
 
 from autoprune.evaluate import Evaluator
 from autoprune.record import Request
-from autoprune.search.preview import foreknown, make_preview
+from autoprune.search.foreknown import foreknown
+from autoprune.search.preview import make_preview
 from autoprune.search.samplers.belief import Belief, Beside, Results
 from autoprune.search.samplers.encoding import Encoding
 from autoprune.search.samplers.known import Known

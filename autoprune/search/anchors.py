@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autoprune.search.preview import Foreknown, foreknown
+from autoprune.search.foreknown import Foreknown, foreknown
 from autoprune.space import Choice, Options, Space, Value
 
 if TYPE_CHECKING:

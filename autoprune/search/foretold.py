@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.search.preview import Asked
+from autoprune.search.answers import Asked
 from autoprune.search.samplers.encoding import Encoding, Floats
 from autoprune.search.samplers.surrogate import Surrogate
 from autoprune.space import Options, Space, Value

@@ -14,8 +14,9 @@ from typing import Any
 from autoprune.constraint import COMPUTABLE, Constraint, conflicts, is_cost
 from autoprune.errors import NoNetwork, SpecError, TaskError
 from autoprune.record import Evaluation, Request
+from autoprune.search.answers import Asked
 from autoprune.search.foretold import score_architectures
-from autoprune.search.preview import Asked, make_preview
+from autoprune.search.preview import make_preview
 from autoprune.space import Options, Space, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec

@@ -16,7 +16,9 @@ from tiny_spec import TINY_SPEC
 from autoprune.evaluate import Evaluator
 from autoprune.record import Request
 from autoprune.search.anchors import MOST, anchors, first_points
-from autoprune.search.preview import Plan, as_columns, check_points, foreknown, make_preview
+from autoprune.search.foreknown import foreknown
+from autoprune.search.points import as_columns, check_points
+from autoprune.search.preview import Plan, make_preview
 from autoprune.search.prices import Prices
 from autoprune.space import Space
 from autoprune.spec import Spec, load_spec

@@ -9,7 +9,7 @@ import pytest
 from tiny_spec import TINY_SPEC
 
 from autoprune.evaluate import Evaluator
-from autoprune.search.preview import as_columns, check_points
+from autoprune.search.points import as_columns, check_points
 from autoprune.search.prices import Prices
 from autoprune.space import Space
 from autoprune.spec import load_spec
