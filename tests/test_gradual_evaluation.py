@@ -112,7 +112,7 @@ def test_two_that_train_in_between_share_the_stretch() -> None:
     result = done(used.evaluate(Request(0, 1, point(used, 0.5, prune="iterative", sparsify="iterative"))))
     for kind in ("prune", "sparsify"):
         record = result.structure[kind]["iterative"]
-        assert record["steps"] == 3 and len(record["quality"]) == 3
+        assert record["steps"] == 3
     layers = result.structure["sparsify"]["layers"].values()
     assert all(plan["realised"] == pytest.approx(0.5, abs=0.05) for plan in layers)
 

@@ -38,10 +38,10 @@ def draw_ticket(
             was trained from, 1 another draw.
 
     Returns:
-        Plain data: `rounds`, `quality` after the training of each round but the last, `dense_quality`, and `rewind`:
-        the `epochs` of training of what was rewound to and the `place` in the stretch that they were drawn by.
-        Where compared, `trained` and `reinitialised` too: what the ticket comes to in the rest of the stretch, and
-        what the same mask does from other initial weights. That training is not taken from the stretch.
+        Plain data: `rounds`, and `rewind`: the `epochs` of training of what was rewound to and the `place` in the
+        stretch that they were drawn by. Where compared, `dense_quality`, `quality` after the training of each round but
+        the last, `trained`: what the ticket comes to in the rest of the stretch, and `reinitialised`: what the same
+        mask does from other initial weights. That training is not taken from the stretch.
     """
     early = initial(0)
     spent = recovery.left
@@ -50,9 +50,9 @@ def draw_ticket(
     record: dict[str, Any] = {
         "rounds": gradual.rounds,
         "rewind": {"epochs": (spent - recovery.left) * recovery.epochs, "place": recovery.place},
-        "quality": [],
-        "dense_quality": recovery.quality(reference),
     }
+    if gradual.compare:
+        record |= {"quality": [], "dense_quality": recovery.quality(reference)}
     for done in range(1, gradual.rounds + 1):
         zeros.choose(alike(done / gradual.rounds))
         _start_from(rewound, zeros)
@@ -60,7 +60,8 @@ def draw_ticket(
             recovery.train(
                 zeros.network, (1.0 - gradual.rewind) / (gradual.rounds + 1), lambda *_: zeros.zero()
             )
-            record["quality"].append(recovery.quality(zeros.network))
+            if gradual.compare:
+                record["quality"].append(recovery.quality(zeros.network))
     if gradual.compare:
         for name, start in (("trained", rewound), ("reinitialised", _redrawn(rewound, initial))):
             _start_from(start, zeros)

@@ -107,7 +107,13 @@ def chosen_untrained(
     """
     beside = [observed.group(group.name) for group in free]
     batches = batches_of_a_look(observed.model, record["criterion"], context)
-    units = ZeroedUnits(observed, wanted, scored_by(record, context, batches, beside))
+    whole, zeroed = scored_by(record, context, batches, beside), scored_by(record, context)
+
+    def scores(groups: Sequence[Group], model: nn.Module) -> Mapping[str, torch.Tensor]:
+        # Only a look at the whole network serves other candidates as well, and may be long.
+        return (whole if model is observed.model else zeroed)(groups, model)
+
+    units = ZeroedUnits(observed, wanted, scores)
     for done in range(1, rounds + 1):
         units.choose(alike(done / rounds))
         if done < rounds:

@@ -28,7 +28,7 @@ def technique(kind: str, **gradual: Any) -> Any:
 @pytest.mark.parametrize("kind", TECHNIQUES)
 @pytest.mark.parametrize("network", ["mlp", "residual", "encoder"])
 def test_the_record_says_what_each_step_came_to_and_the_same_seed_repeats_it(kind: str, network: str) -> None:
-    used, found = technique(kind, steps=2), []
+    used, found = technique(kind, steps=2, guard=100.0), []
     for _ in range(2):
         where = context(network)
         found.append((made(used, point(used, network, 0.6), where, epochs=1), where.structure[kind]))
@@ -37,6 +37,15 @@ def test_the_record_says_what_each_step_came_to_and_the_same_seed_repeats_it(kin
     assert record["dense_quality"] == accuracy(context(network).reference, context(network))
     assert same(found[0][0], found[1][0]) and found[0][1] == found[1][1]
     assert json.loads(json.dumps(found[0][1])) == found[0][1]
+
+
+@pytest.mark.parametrize("kind", TECHNIQUES)
+def test_nobody_looks_at_the_quality_without_a_guard(kind: str) -> None:
+    used, where = technique(kind, steps=2), context("mlp")
+    where.recovery = recovery(used, where, 1.0)
+    where.recovery.quality = lambda _: pytest.fail("looked at")
+    used.apply(where.task.model(), Choices(point(used, "mlp", 0.6)), where)
+    assert where.structure[kind]["iterative"] == {"steps": 2, "of": 2}
 
 
 def test_half_of_the_stretch_is_left_for_what_came_out() -> None:

@@ -110,7 +110,8 @@ def test_comparing_leaves_the_candidate_as_it_is() -> None:
             where.structure["sparsify"]["ticket"],
         )
     assert same(found[False][0], found[True][0])
-    assert set(found[True][1]) - set(found[False][1]) == {"trained", "reinitialised"}
+    looked = {"quality", "dense_quality", "trained", "reinitialised"}
+    assert set(found[True][1]) - set(found[False][1]) == looked
 
 
 def test_a_pretrained_network_is_rewound_to_its_pretrained_weights_and_redrawn_from_their_values() -> None:
