@@ -244,18 +244,26 @@ class Foresight:
             self._table.put(signature, known)
         return known
 
-    def time_point(self, point: Point) -> float | None:
-        """Milliseconds of the whole network of a point, untrained; None where it cannot be made."""
+    def time_point(self, point: Point, brief: bool = True) -> float | None:
+        """Milliseconds of the whole network of a point, untrained; None where it cannot be made.
+
+        Args:
+            point: all choices.
+            brief: measure in a tenth of the time that a trial is measured for.
+        """
         choices = Choices(point)
         try:
             model, context = self._shape(choices)
-            return self._timed(finalized(self._techniques, model, choices, context), self._example)
+            network = finalized(self._techniques, model, choices, context)
+            return self._timed(network, self._example, brief=brief)
         except Exception:  # whatever a point breaks is for its trial to tell
             return None
 
-    def _timed(self, model: nn.Module, example: Inputs) -> float:
+    def _timed(self, model: nn.Module, example: Inputs, *, brief: bool = True) -> float:
         target = self._base.target
-        measure: Callable[[Runnable, Inputs], Any] = getattr(target, "measure_briefly", target.measure)
+        measure: Callable[[Runnable, Inputs], Any] = target.measure
+        if brief:
+            measure = getattr(target, "measure_briefly", measure)
         return float(measure(target.build(model, example), example).latency_ms)
 
     def _input_of(self, layer: str) -> torch.Tensor | None:
