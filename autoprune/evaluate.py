@@ -280,7 +280,7 @@ class Evaluator:
         if broken := self._broken(result.metrics, context):
             result.state, result.reason = "rejected", broken
             return
-        if self.spec.search.proxy is not None and request.rung == 0 and not request.repeat:
+        if self.spec.search.proxy is not None and request.checkpoint is None and not request.repeat:
             with clock.time("score"):
                 result.scores = self.foresee("scores", context.structure["architecture"]) or {}
         with clock.time("train"):

@@ -4,11 +4,12 @@
     python benchmarks/joint_or_sequential.py --spec cifar10_resnet --minutes 240 --folder runs/joint_cifar
 
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
-one has three stages of a third each: the architecture alone; then, with the best one fixed, ratios; then, on the
-network that came of it (exported, with its weights), bits. Each search has its limit on latency as a hard constraint:
-in the end the one asked for by `--latency`, a share of the baseline's, its cube root and the square of that before. A
-stage hands on its most accurate candidate within it. Uncompressed references are trained beside the budget, one for the
-joint search and two for the stages.
+one has three stages of a third each: the architecture alone; then ratios of the network that came of it (exported, with
+its weights); then bits of what came of that. Each search has its limit on latency as a hard constraint: in the end the
+one asked for by `--latency`, a share of the baseline's, its cube root and the square of that before. A stage hands on
+its most accurate candidate within it. Candidates of a stage are trained through the spec's rungs; the joint search has
+one more, three times as long, so that its best are trained as long as what three stages hand on. The uncompressed
+reference is trained beside the budget, for either.
 
 Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
@@ -37,6 +38,8 @@ from autoprune.errors import SearchFailed
 from autoprune.spec import load_spec
 
 Fields = Mapping[str, Any]
+
+STAGES = ("architecture", "prune", "quantize")
 
 
 def searched(fields: Fields, folder: Path) -> Any:
@@ -86,28 +89,20 @@ def sequential(
     base: Fields, minutes: float, seed: int, limits: list[float], folder: Path
 ) -> tuple[float, float]:
     """What comes of three stages (see `judged`); NaN where one of them found nothing within its own limit."""
-    space = base["space"]
-    rest = {name: part for name, part in space.items() if name not in ("architecture", "prune", "quantize")}
-    stage = {**rest, "architecture": space["architecture"]}
-    asked = [f"{limit:.6g}" for limit in limits]
-    fields = changed(base, minutes, seed, asked[0], space=stage)
-    first = best_of(searched(fields, folder / "architecture"), limits[0])
-    if first is None:
-        return math.nan, math.nan
-    fixed = {name: [first.choices[f"architecture.{name}"]] for name in space["architecture"]}
-    stage = {**rest, "architecture": fixed, "prune": space["prune"]}
-    fields = changed(base, minutes, seed, asked[1], space=stage)
-    second = best_of(searched(fields, folder / "prune"), limits[1])
-    if second is None:
-        return math.nan, math.nan
-    network = folder / "pruned"
-    if not network.is_dir():
-        autoprune.export(second, network)
-    task = {**base["task"], "model": str(network.resolve())}
-    stage = {**rest, "quantize": space["quantize"]}
-    train = {**base["train"], "epochs": 0}
-    fields = changed(base, minutes, seed, asked[2], space=stage, task=task, train=train)
-    return judged(searched(fields, folder / "quantize"), limits[2])
+    space, changes = base["space"], dict[str, Any]()
+    rest = {name: part for name, part in space.items() if name not in STAGES}
+    for stage, limit in zip(STAGES, limits, strict=True):
+        fields = changed(base, minutes, seed, f"{limit:.6g}", space={**rest, stage: space[stage]}, **changes)
+        study = searched(fields, folder / stage)
+        best = best_of(study, limit)
+        if best is None or stage == STAGES[-1]:
+            break
+        network = folder / f"after {stage}"
+        if not network.is_dir():
+            autoprune.export(best, network)
+        task = {**base["task"], "model": str(network.resolve())}
+        changes = {"task": task, "train": {**base["train"], "epochs": 0}}
+    return judged(study, limit) if stage == STAGES[-1] else (math.nan, math.nan)
 
 
 def main() -> None:
@@ -137,7 +132,9 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = arguments.folder / str(seed)
         limit = f"{100 * arguments.latency:g}%"
-        study = searched(changed(base, arguments.minutes, seed, limit), folder / "joint")
+        rungs = base["search"]["rungs"]
+        longer = {"search": {**base["search"], "rungs": [*rungs, len(STAGES) * rungs[-1]]}}
+        study = searched(changed(base, arguments.minutes, seed, limit, **longer), folder / "joint")
         whole = study.baseline["latency_ms"]
         limits = [whole * arguments.latency**power for power in (1 / 3, 2 / 3, 1.0)]
         joint = judged(study, limits[2])

@@ -1,4 +1,4 @@
-"""Which finished trial a new one starts from, in place of the uncompressed reference (`search.inherit: nearest`).
+"""Which finished trial a new one starts from, in place of the uncompressed reference (`search.inherit`).
 
 A donor has the same architecture and has lost nothing that the new trial keeps: then all of its weights can be taken
 over, unit by unit (`autoprune.inheritance`). It has been trained in its compressed form, which the reference never was.

@@ -21,7 +21,7 @@ from autoprune.search.assessors import Assessed
 from autoprune.search.beside import beside
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
-from autoprune.search.donors import nearest_donor
+from autoprune.search.donors import ARCHITECTURE, nearest_donor
 from autoprune.search.growth import Growth
 from autoprune.search.revalidation import OnEvent, run_revalidation
 from autoprune.search.rungs import Orders, Result, next_promotion
@@ -139,6 +139,11 @@ class _Loop:
         self._begun: set[Point] = set()  # of these
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
+        neutral = study.space.neutral()
+        self._trained_architecture = {n: neutral[n] for n in neutral if n.startswith(ARCHITECTURE)}
+        trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
+        # Assessors follow a trial from its first rung.
+        self._first_training = trains[0] if trains and self._assessed is None else 0
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
@@ -357,10 +362,7 @@ class _Loop:
         while self._barren < MOST_BARREN:
             number, point = self._propose()
             if self._is_new(number, point):
-                donor = (
-                    nearest_donor(self.study, point) if self.study.spec.search.inherit == "nearest" else None
-                )
-                request = Request(len(self.study.trials), 0, point, donor=donor)
+                request = self._first_request(point)
                 self._numbers[request.trial] = number
                 self.study.log_request(request)
                 return request
@@ -369,6 +371,26 @@ class _Loop:
             f"{self._barren} proposals in a row brought nothing new; the space seems to be exhausted"
         )
         return None
+
+    def _first_request(self, point: dict[str, Value]) -> Request:
+        """The first evaluation of a point: at rung 0, unless nothing of it would be trained there.
+
+        Untrained, an architecture of which no weights are there ranks below every pruned reference, whatever it may
+        become; so its first look is at the first rung that trains. Who has its architecture later starts from it.
+        """
+        study = self.study
+        asked, untrained = study.spec.search.inherit, self._is_untrained(point)
+        inherits = asked == "nearest" or (asked == "auto" and untrained)
+        donor = nearest_donor(study, point) if inherits else None
+        rung = self._first_training if untrained and donor is None else 0
+        if rung and not (self._has_room(rung) and self._budgets.allow(rung, self.workers.size)):
+            rung = 0
+        return Request(len(study.trials), rung, point, donor=donor)
+
+    def _is_untrained(self, point: Mapping[str, Value]) -> bool:
+        """Whether a point has an architecture for which there are no trained weights."""
+        changed = any(point[name] != value for name, value in self._trained_architecture.items())
+        return changed and self.study.spec.supernet is None
 
     def _propose(self) -> tuple[int, dict[str, Value]]:
         if self._anchors:

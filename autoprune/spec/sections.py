@@ -296,6 +296,6 @@ class Search(Section):
     stop: Literal["halving", "nni-medianstop", "nni-curvefitting"] = "halving"
     warm_start: bool = Field(default=True, description="true or false")
     profile: Literal["full", "costs"] | None = None
-    inherit: Literal["reference", "nearest"] = "reference"
+    inherit: Literal["auto", "reference", "nearest"] = "auto"
     proxy: Literal["auto", "synflow", "jacob_cov", "snip", "grad_norm"] | None = None
     revalidate: Annotated[Revalidate | None, BeforeValidator(switch)] = None

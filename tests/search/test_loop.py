@@ -57,7 +57,9 @@ def test_the_best_share_goes_on_with_its_weights(tmp_path: Path) -> None:
     study = searched(tmp_path / "run", workers)
     reached = [trial.rung for trial in study.results]
     assert reached.count(2) >= 2 and reached.count(1) + reached.count(2) >= 6 and reached.count(0) > 5
-    later = [request for request in workers.seen if request.rung > 0]
+    begun = {request.trial: request for request in reversed(workers.seen)}
+    later = [request for request in workers.seen if request is not begun[request.trial]]
+    assert later
     assert all(r.checkpoint == f"trial {r.trial} rung {r.rung - 1}".encode() for r in later)
     assert all(study.trial(trial.number).state == "finished" for trial in study.results if trial.rung == 2)
 
@@ -156,7 +158,7 @@ def test_nothing_but_rejections_ends_the_search_and_says_why(tmp_path: Path) -> 
     def evaluate(request: Request) -> Evaluation:
         return Evaluation(
             request.trial,
-            0,
+            request.rung,
             "rejected",
             request.choices,
             {"size_bytes": 900.0},
@@ -236,7 +238,9 @@ def test_a_poison_candidate_is_never_proposed_again(tmp_path: Path) -> None:
 
     def evaluate(request: Request) -> Evaluation:
         if request.choices["architecture.depth"] == 3:
-            died = Evaluation(request.trial, 0, "failed", request.choices, reason="the worker died")
+            died = Evaluation(
+                request.trial, request.rung, "failed", request.choices, reason="the worker died"
+            )
             died.is_poison = True
             return died
         full = {name: choice.neutral for name, choice in SPACE.items()}
@@ -279,3 +283,37 @@ def test_a_sampler_is_shown_stopped_trials_as_they_should_stand_at_the_last_rung
     assert [sampler.shown[str(sorted(t.choices.items()))][0] for t in in_full] == [
         t.metrics["accuracy"] for t in in_full
     ]
+
+
+def first_requests(folder: Path, **search: Any) -> dict[int, Request]:
+    """Trial -> the request that it began with."""
+    workers = InlineWorkers()
+    with Study.create(folder, search_spec(search=search), SPACE, {}, BASELINE) as study:
+        run_search(study, workers, make_sampler("evolution", 0))
+    return {request.trial: request for request in reversed(workers.seen)}
+
+
+def test_an_architecture_without_trained_weights_begins_where_training_does(tmp_path: Path) -> None:
+    begun = first_requests(tmp_path / "run", rungs=[0, 1, 3])
+    changed = [request for request in begun.values() if request.choices["architecture.depth"] != 3]
+    assert {request.rung for request in changed if request.donor is None} == {1}
+    assert {request.rung for request in begun.values() if request.choices["architecture.depth"] == 3} == {0}
+
+
+def test_who_has_its_architecture_later_starts_from_it_at_rung_0(tmp_path: Path) -> None:
+    begun = first_requests(tmp_path / "run", rungs=[0, 1, 3])
+    inherited = [request for request in begun.values() if request.donor is not None]
+    assert inherited and {request.rung for request in inherited} == {0}
+    assert all(request.choices["architecture.depth"] != 3 for request in inherited)
+
+
+@pytest.mark.parametrize("rungs", [[0], [1, 3]], ids=str)
+def test_every_trial_begins_at_rung_0_where_that_trains_or_nothing_does(
+    rungs: list[int], tmp_path: Path
+) -> None:
+    assert {r.rung for r in first_requests(tmp_path / "run", rungs=rungs).values()} == {0}
+
+
+def test_assessors_follow_trials_from_rung_0(tmp_path: Path) -> None:
+    begun = first_requests(tmp_path / "run", rungs=[0, 1, 3], stop="nni-medianstop")
+    assert {request.rung for request in begun.values()} == {0}

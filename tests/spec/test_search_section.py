@@ -21,7 +21,7 @@ def problems(**fields: Any) -> list[str]:
 
 
 def test_both_are_off_unless_asked_for() -> None:
-    assert spec().search.revalidate is None and spec().search.inherit == "reference"
+    assert spec().search.revalidate is None and spec().search.inherit == "auto"
 
 
 @pytest.mark.parametrize(
