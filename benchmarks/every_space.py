@@ -2,10 +2,10 @@
 
     python benchmarks/every_space.py --minutes 1 --folder runs/spaces [--only activities mnist_mlp] [--images 2000]
 
-Training is cut short (`--epochs` of the reference and of a supernet, `--images` in one, rungs at 0 and a tenth of that),
-for this says whether a space works, not how good it is. Prints a line for each: trials with a result, rejected and failed ones, the
-first objective of the reference and of the best trial, and what went wrong. Ends with 1 where anything failed. It goes
-on where it was killed. `cifar10_resnet20` wants its weights in the working directory.
+Training is cut short (`--epochs` of reference and supernet, on `--images`, rungs at 0 and a tenth of that), for this
+says whether a space works, not how good it is. Prints a line for each: trials with a result, rejected and failed
+ones, the first objective of the reference and of the best trial, and what went wrong. Ends with 1 where anything
+failed. It goes on where it was killed. `cifar10_resnet20` wants its weights in the working directory.
 """
 
 from __future__ import annotations
