@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search.inline_workers import InlineWorkers
 from tiny_spec import TINY_SPEC
+from workers_here import searched_here
 
 import autoprune
 from autoprune.errors import BadInput, SpecError
-from autoprune.evaluate import Evaluator
-from autoprune.spec import Spec
 from autoprune.study import Study
 
 FAST = {"rounds": 2, "block_ms": 1.0}
@@ -30,34 +26,9 @@ SPEC: dict[str, Any] = {
 }
 
 
-class _Here(InlineWorkers):
-    """One evaluator, in this process: no cluster takes part in what is tested here."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        super().__init__(evaluator.evaluate)
-        self._evaluator = evaluator
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._evaluator, method)(*arguments)
-
-    def map(self, method: str, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        return [self.call(method, *arguments) for arguments in calls]
-
-    broadcast = call
-
-
-@contextmanager
-def _workers(spec: Spec, *_: Any) -> Iterator[_Here]:
-    evaluator = Evaluator(spec)
-    evaluator.attach_data(None)
-    yield _Here(evaluator)
-
-
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoprune.api.started_workers", _workers)
-        return autoprune.search(SPEC, run=tmp_path_factory.mktemp("several") / "run")
+    return searched_here(SPEC, tmp_path_factory.mktemp("several") / "run")
 
 
 def test_every_trial_has_the_figures_of_both(searched: Study) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_spec import TINY_SPEC
+from workers_here import searched_here
 
 import autoprune
 from autoprune.deployed.lowered import Lowered
@@ -27,7 +28,7 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return autoprune.search(SPEC, run=tmp_path_factory.mktemp("precision") / "run")
+    return searched_here(SPEC, tmp_path_factory.mktemp("precision") / "run")
 
 
 def test_trials_differ_in_precision(searched: Study) -> None:
@@ -53,5 +54,5 @@ def test_a_precision_that_there_is_not_is_told_with_what_there_is(tmp_path: Path
     with pytest.raises(
         TargetError, match="target.precision: got 'float8', accepted are float32, bfloat16, float16"
     ):
-        autoprune.search(wrong, run=tmp_path / "run")
+        searched_here(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
