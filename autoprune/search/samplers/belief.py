@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +143,8 @@ class Belief:
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of scaled losses and violations, (N, M + C) each."""
-        described, foreknown = self._described(rows), self._foreknown(rows)
+        # Surrogates predict in single precision: what describes hundreds of points need not be more precise.
+        described, foreknown = self._described(rows, np.float32), self._foreknown(rows)
         means, deviations = [], []
         costs = self._known.costs(rows) if self._exact else np.zeros((len(rows), 0))
         for k, surrogate in enumerate(self._surrogates):
@@ -183,8 +184,11 @@ class Belief:
         """What outputs are by the damage alone, (N, M + C); the surrogates learn what is left of them."""
         return np.outer((self._damage(rows) - self._middle) / self._unit, self._slopes)
 
-    def _described(self, rows: Floats) -> tuple[Floats, Floats]:
-        return self._encoding.features(rows), (self._known.figures(rows) - self._centre) / self._spread
+    def _described(
+        self, rows: Floats, kind: type[np.floating[Any]] = np.float64
+    ) -> tuple[NDArray[Any], Floats]:
+        figures = (self._known.figures(rows) - self._centre) / self._spread
+        return self._encoding.features(rows, kind), figures
 
 
 def _slope(damage: Floats, values: Floats) -> float:

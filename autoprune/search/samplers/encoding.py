@@ -118,16 +118,17 @@ class Encoding:
                 result[:, j] = number.places(number.values(result[:, j]))
         return result
 
-    def features(self, rows: Floats) -> Floats:
-        """What describes rows (N, d), shape (N, len(blocks))."""
+    def features(self, rows: Floats, kind: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
+        """What describes rows (N, d), shape (N, len(blocks)); as numbers of a kind."""
         parts = []
+        rows = rows.astype(kind, copy=False)
         for members, width in self._groups:
             count, columns = int(self.options[members[0]]), rows[:, members]
-            own = (columns[:, :, None] == np.arange(count)).astype(float) if count else _bumps(columns)
+            own = (columns[:, :, None] == np.arange(count)).astype(kind) if count else _bumps(columns)
             if count and self._ordered[members[0]]:
-                own = np.concatenate([own, _bumps(columns / (count - 1))], axis=2) / math.sqrt(2.0)
+                own = np.concatenate([own, _bumps(columns / kind(count - 1))], axis=2) / kind(math.sqrt(2.0))
             parts.append(own.reshape(len(rows), len(members) * width))
-        return np.hstack(parts) if parts else np.zeros((len(rows), 0))
+        return np.hstack(parts) if parts else np.zeros((len(rows), 0), kind)
 
     def summaries(self, rows: Floats) -> Floats:
         """How far each kind of choice goes in all, shape (N, S): mean of its numbers, shares of its options."""
@@ -197,7 +198,11 @@ def _is_ordered(distribution: BaseDistribution) -> bool:
     return len(numbers) == len(distribution.choices) and sorted(numbers) == numbers
 
 
-def _bumps(numbers: Floats) -> Floats:
-    """Numbers (N, m) of 0 to 1 as bumps (N, m, 5) of length 1."""
-    bumps = np.exp(-0.5 * ((numbers[:, :, None] - CENTRES) / WIDTH) ** 2)
-    return np.asarray(bumps / np.sqrt(np.einsum("ijk,ijk->ij", bumps, bumps))[:, :, None])
+def _bumps(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Numbers (N, m) of 0 to 1 as bumps (N, m, 5) of length 1, in their own precision."""
+    bumps = (numbers[:, :, None] - CENTRES.astype(numbers.dtype)) * numbers.dtype.type(1 / WIDTH)
+    np.square(bumps, out=bumps)
+    bumps *= numbers.dtype.type(-0.5)
+    np.exp(bumps, out=bumps)
+    bumps /= np.sqrt(np.einsum("ijk,ijk->ij", bumps, bumps))[:, :, None]
+    return np.asarray(bumps)

@@ -104,7 +104,7 @@ class GuidedSampler(OwnSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         memory = self._memory
-        if memory is None or memory.space != search_space:
+        if memory is None or not _are_equal(memory.space, search_space):
             memory = self._memory = _Memory(search_space, self._known)
         others = [t for t in study.get_trials(deepcopy=False) if t._trial_id != trial._trial_id]
         memory.recall(others)
@@ -280,6 +280,13 @@ class _Memory:
             self._surrogates = [Surrogate(self.encoding.blocks, figures) for _ in range(count)]
             self._described, self.tuned = figures, 0
         return self._surrogates
+
+
+def _are_equal(space: Mapping[str, BaseDistribution], other: Mapping[str, BaseDistribution]) -> bool:
+    """Whether two spaces are the same; Optuna's own comparison takes a tenth of a suggestion."""
+    return space.keys() == other.keys() and all(
+        type(d) is type(other[name]) and vars(d) == vars(other[name]) for name, d in space.items()
+    )
 
 
 def _parents(results: Results) -> Floats:

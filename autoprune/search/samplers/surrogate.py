@@ -87,7 +87,7 @@ class Surrogate:
         In single precision: hundreds of points times hundreds of trials are most of what a suggestion takes.
         """
         parts = features, figures, self._features, self._figures
-        between = self._kernel(*(part.astype(np.float32) for part in parts))
+        between = self._kernel(*(part.astype(np.float32, copy=False) for part in parts))
         mean = between @ self._weights
         factor = self._factor.astype(np.float32)
         known = solve_triangular(factor, between.T, lower=True, overwrite_b=True, check_finite=False)
