@@ -2,8 +2,8 @@
 
 `Target` is what every target has. What only some can do is a protocol of its own, and the functions below ask any
 target for it: figures that are known before training (`Priced`), choices that belong to the target itself, such as
-the reuse factor of a circuit (`Configurable`), values of these that go together (`Designing`), and layers that it
-cannot run at all (`Selective`).
+the reuse factor of a circuit or half precision (`Configurable`), values of these that go together (`Designing`), and
+layers that it cannot run at all (`Selective`).
 """
 
 from __future__ import annotations
