@@ -77,3 +77,11 @@ def test_an_unknown_distribution_is_named() -> None:
 
     with pytest.raises(ValueError, match="got a Strange, expected a categorical"):
         Encoding({"x": Strange()})
+
+
+def test_single_precision_describes_the_same_points() -> None:
+    encoding = Encoding({"a": FloatDistribution(0.0, 1.0), "b": CategoricalDistribution((1, 2, 3, 4, 5, 6))})
+    rows = np.column_stack([np.linspace(0.0, 1.0, 6), np.arange(6.0)])
+    found = encoding.features(rows, np.float32)
+    assert found.dtype == np.float32
+    assert np.allclose(found, encoding.features(rows), atol=1e-6)
