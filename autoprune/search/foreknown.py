@@ -11,10 +11,8 @@ from autoprune.space import Space, Value
 from autoprune.spec import Spec
 
 CODING = "store.coding"
-WRONG, WRONG_TIME = (
-    0.1,
-    0.5,
-)  # relative errors of a cost and of latency, above which no point is refused by them
+WRONG = 0.1  # relative error of a cost above which no point is refused by it
+WRONG_TIME = 0.5  # the same of latency
 ROUNDING = 1e-9
 # For latency: integers are some two times faster at a sixteenth of the BOPs.
 STANDING_IN = {"macs": 0.7, "bops": 0.15}
