@@ -107,7 +107,6 @@ def half_sparse(columns: int = 64, zeros: int = 2) -> nn.Module:
     ("columns", "zeros", "precision", "expected"),
     [
         (64, 2, "float16", 1),
-        (64, 2, "bfloat16", 1),
         (64, 2, "float32", 0),
         (64, 1, "float16", 0),
         (60, 2, "float16", 0),
