@@ -36,6 +36,7 @@ def test_trials_differ_in_precision(searched: Study) -> None:
     assert tried == {"bfloat16", "float16"}
 
 
+@pytest.mark.slow
 def test_an_artifact_computes_in_the_precision_that_was_measured(searched: Study, tmp_path: Path) -> None:
     trial = searched.best()
     folder = autoprune.export(trial, tmp_path / "out")
