@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from functools import partial
 from itertools import combinations
@@ -27,10 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
-
-sys.path.insert(0, str(Path(__file__).parent))
 from less_data import Less, less
+from scipy.stats import spearmanr
 
 import autoprune
 from autoprune.candidate import architecture_choices
