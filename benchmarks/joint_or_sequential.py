@@ -5,10 +5,10 @@
 
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
 one has three stages of a third each: the architecture alone; then ratios of the network that came of it (exported, with
-its weights); then bits of what came of that. Each search has its limit on latency as a hard constraint, the one asked
-for by `--latency`, a share of the baseline's; the architecture, its square root. (Bits alone gain an eighth on a
-processor without VNNI: they cannot be asked for a third of the way.) A stage hands on its most accurate candidate
-within its limit. Candidates of a stage are trained through the spec's rungs; the joint search has
+its weights); then bits of what came of that. Each search wants accuracy alone and has its limit on latency as a hard
+constraint, the one asked for by `--latency`, a share of the baseline's; the architecture, its square root. (Bits alone
+gain an eighth on a processor without VNNI: they cannot be asked for a third of the way.) A stage hands on its most
+accurate candidate within its limit. Candidates of a stage are trained through the spec's rungs; the joint search has
 one more, three times as long, so that its best are trained as long as what three stages hand on. The uncompressed
 reference is trained beside the budget, for either.
 
@@ -71,8 +71,9 @@ def judged(study: Any, limit_ms: float) -> tuple[float, float]:
 
 
 def changed(base: Fields, minutes: float, seed: int, limit: str, **fields: Any) -> dict[str, Any]:
-    """The spec of one search, with a limit on latency as its only constraint."""
+    """The spec of one search, for accuracy within a limit on latency."""
     asked = {
+        "objectives": {"accuracy": "maximize"},
         "budget": {"device_seconds": 60 * minutes},
         "seed": seed,
         "constraints": [f"latency_ms <= {limit}"],
