@@ -145,13 +145,20 @@ def create_study(folder: Path, spec: Spec, made: dict[str, Any], weights: Mappin
 def sampler_for(spec: Spec, profile: Mapping[str, Any], study: Study | None = None) -> BaseSampler:
     """The spec's sampler, told what the profile knows; with trials to look back at, it must not draw its first random
     points again."""
+    from autoprune.search.donors import trained_architecture
     from autoprune.search.foreknown import foreknown
     from autoprune.search.foretold import Foretold
     from autoprune.search.samplers import make_sampler
     from autoprune.study.evidence import evidence_of
 
     told = foreknown(spec, profile)
-    known: dict[str, Any] = {"costs": told.prices, "prior": told.prior, "limits": told.limits}
+    known: dict[str, Any] = {
+        "costs": told.prices,
+        "prior": told.prior,
+        "limits": told.limits,
+        "errors": told.errors,
+        "familiar": trained_architecture(spec, Space.from_json(profile["choices"])),
+    }
     if study is not None and profile.get("scored"):
         known["proxies"] = Foretold(study.space, profile["scored"], lambda: evidence_of(study)["used"])
     trials = 0 if study is None else len(study.trials)

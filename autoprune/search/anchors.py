@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autoprune.search.foreknown import Foreknown, foreknown
+from autoprune.search.foreknown import foreknown
 from autoprune.space import Choice, Options, Space, Value
 
 if TYPE_CHECKING:
+    from autoprune.search.samplers.encoding import Encoding
+    from autoprune.search.samplers.known import Known
     from autoprune.study import Study
 
 RATIOS = (0.0, 0.25, 0.5)
@@ -28,11 +30,10 @@ RANK = 0.4
 INTEGER_BITS = 8
 MOST = 20
 PLANNED = 10  # points along one way through the space
-POWERS = (
-    1.0,
-    1.4,
-    0.8,
-)  # of damages that are added up: how far large ones weigh more than their sum is not known
+# Of damages that are added up: how far large ones weigh more than their sum is not known.
+POWERS = (1.0, 1.4, 0.8)
+# Of the error of a limited cost, for each: what seems to be just within a limit is beyond it half of the time.
+MARGINS = (-0.5, 0.0, -1.0)
 CODING = "store.coding"
 UNTOLD = (".criterion", ".schedule", ".quantizer", ".method")
 
@@ -68,9 +69,13 @@ def first_points(study: Study) -> list[Point]:
     known = foreknown(study.spec, study.profile)
     if known.prices is None:
         return uniform
-    allowed = _allowed(known)
-    planned = _planned(space, neutral, known)
-    uniform = [point for point in uniform if allowed(point)]
+    from autoprune.search.samplers.encoding import Encoding
+    from autoprune.search.samplers.known import Known
+
+    encoding = Encoding(space.distributions())
+    told = Known(encoding, known.prices, known.prior, known.limits, errors=known.errors)
+    planned = _planned(space, neutral, told, encoding, known.weights)
+    uniform = [point for point in uniform if told.allowed(encoding.row(point)[None])[0]]
     mixed = [point for pair in zip_longest(planned, uniform) for point in pair if point is not None]
     found: list[Point] = []
     for point in mixed:
@@ -79,36 +84,25 @@ def first_points(study: Study) -> list[Point]:
     return found[:MOST]
 
 
-def _allowed(known: Foreknown) -> Callable[[Point], bool]:
-    """Whether a point keeps the limits on costs."""
-
-    def keeps(point: Point) -> bool:
-        costs = known.prices(point) if known.prices is not None else {}
-        return all(low <= costs[name] <= high for name, (low, high) in known.limits.items() if name in costs)
-
-    return keeps
-
-
-def _planned(space: Space, neutral: Mapping[str, Value], known: Foreknown) -> list[Point]:
+def _planned(
+    space: Space, neutral: Mapping[str, Value], told: Known, encoding: Encoding, weights: Mapping[str, float]
+) -> list[Point]:
     """Points along the way from the whole network to the smallest, the best first of those at a limit."""
-    from autoprune.search.samplers.encoding import Encoding
-    from autoprune.search.samplers.known import Known
     from autoprune.search.samplers.proposals import frugal
 
-    encoding = Encoding(space.distributions())
-    told = Known(encoding, known.prices, known.prior, known.limits)
     start = {name: _nearest(choice, neutral[name]) for name, choice in space.items()}
     start = _with(space, start, CODING, lambda choice: choice.at(1.0))
     points: list[Point] = []
-    for power in POWERS:
-        path = frugal(encoding, told, encoding.row(start), known.weights, power)
-        rows = path[told.allowed(path)] if len(path) else path
+    for power, margin in zip(POWERS, MARGINS, strict=True):
+        aimed = told.aiming(margin)
+        path = frugal(encoding, aimed, encoding.row(start), weights, power)
+        rows = path[aimed.allowed(path)] if len(path) else path
         if len(rows):
-            burden = told.prior(rows)
-            wanted = np.linspace(burden.min(), burden.max(), PLANNED) if known.weights else burden[:2]
+            burden = aimed.prior(rows)
+            wanted = np.linspace(burden.min(), burden.max(), PLANNED) if weights else burden[:2]
             chosen = dict.fromkeys(int(np.abs(burden - value).argmin()) for value in wanted)
             points += [encoding.point(rows[i]) for i in sorted(chosen, key=lambda i: burden[i])]
-        if known.weights:
+        if weights:
             break  # one way crosses the whole range
     return [_varied(space, point, number) for number, point in enumerate(points)]
 

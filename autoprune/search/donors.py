@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.record import Donor
-from autoprune.space import Value
+from autoprune.space import Space, Value
+from autoprune.spec import Spec
 from autoprune.study import Study, Trial
 
 ARCHITECTURE = "architecture."
 LOST = (".ratio", ".drop")  # ends of the choices of how much is gone
+
+
+def trained_architecture(spec: Spec, space: Space) -> dict[str, Value]:
+    """The architecture of which there are weights from the start, by choice; empty where a supernet has all."""
+    neutral = space.neutral() if spec.supernet is None else {}
+    return {name: value for name, value in neutral.items() if name.startswith(ARCHITECTURE)}
 
 
 def nearest_donor(study: Study, point: Mapping[str, Value]) -> Donor | None:

@@ -25,14 +25,16 @@ class Foreknown:
     Attributes:
         prices: computes costs of points; None where nothing is known of them.
         prior: choice -> value -> damage to expect.
-        limits: cost -> (lowest, highest) that the constraints allow, wider than they are by what a cost is known to:
-            some percent of a size, tens of percent of a latency.
+        limits: cost -> (lowest, highest) that the constraints allow.
+        errors: how far off each of these costs may be known, relative: some percent of a size, tens of percent of a
+            latency.
         weights: cost -> how much its logarithm counts among what the objectives want to be small.
     """
 
     prices: Prices | None
     prior: Mapping[str, Mapping[Value, float]]
     limits: Mapping[str, tuple[float, float]]
+    errors: Mapping[str, float]
     weights: Mapping[str, float]
 
 
@@ -40,7 +42,7 @@ def foreknown(spec: Spec, profile: Mapping[str, Any]) -> Foreknown:
     """What the profile of a search knows of this spec's objectives and constraints."""
     preview = profile.get("preview", {})
     if "prices" not in preview:
-        return Foreknown(None, {}, {}, {})
+        return Foreknown(None, {}, {}, {}, {})
     errors, baseline = preview["errors"], profile["baseline"]
     prior = {name: dict(map(tuple, pairs)) for name, pairs in preview.get("sensitivity", {}).items()}
     limits: dict[str, tuple[float, float]] = {}
@@ -51,13 +53,16 @@ def foreknown(spec: Spec, profile: Mapping[str, Any]) -> Foreknown:
             continue
         limit, (low, high) = constraint.limit(baseline), limits.get(constraint.metric, (0.0, float("inf")))
         if constraint.operator == "<=":
-            limits[constraint.metric] = (low, min(high, limit * (1 + error + ROUNDING)))
+            limits[constraint.metric] = (low, min(high, limit))
         else:
-            limits[constraint.metric] = (max(low, limit * (1 - error - ROUNDING)), high)
+            limits[constraint.metric] = (max(low, limit), high)
     space = Space.from_json(profile["choices"])
     # Samplers do not propose what leaves no choice; the one value there is need not be the neutral one.
     settled = {name: space[name].at(0.0) for name, d in space.distributions().items() if d.single()}
-    return Foreknown(Prices(preview["prices"], settled), prior, limits, _weights(spec, preview["prices"]))
+    off = {metric: errors[metric] + ROUNDING for metric in limits}
+    return Foreknown(
+        Prices(preview["prices"], settled), prior, limits, off, _weights(spec, preview["prices"])
+    )
 
 
 def _weights(spec: Spec, data: Mapping[str, Any]) -> dict[str, float]:

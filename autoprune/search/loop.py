@@ -21,7 +21,7 @@ from autoprune.search.assessors import Assessed
 from autoprune.search.beside import beside
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
-from autoprune.search.donors import ARCHITECTURE, nearest_donor
+from autoprune.search.donors import nearest_donor, trained_architecture
 from autoprune.search.growth import Growth
 from autoprune.search.revalidation import OnEvent, run_revalidation
 from autoprune.search.rungs import Orders, Result, next_promotion
@@ -139,8 +139,7 @@ class _Loop:
         self._begun: set[Point] = set()  # of these
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
-        neutral = study.space.neutral()
-        self._trained_architecture = {n: neutral[n] for n in neutral if n.startswith(ARCHITECTURE)}
+        self._trained_architecture = trained_architecture(spec, study.space)
         trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
         # Assessors follow a trial from its first rung.
         self._first_training = trains[0] if trains and self._assessed is None else 0
@@ -389,8 +388,7 @@ class _Loop:
 
     def _is_untrained(self, point: Mapping[str, Value]) -> bool:
         """Whether a point has an architecture for which there are no trained weights."""
-        changed = any(point[name] != value for name, value in self._trained_architecture.items())
-        return changed and self.study.spec.supernet is None
+        return any(point[name] != value for name, value in self._trained_architecture.items())
 
     def _propose(self) -> tuple[int, dict[str, Value]]:
         if self._anchors:

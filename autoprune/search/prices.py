@@ -87,7 +87,13 @@ class _Made:
         count = len(next(iter(columns.values()), np.zeros(1)))
         self._columns, self._data, self._count = columns, data, count
         self._factors = [(columns[name], pairs) for name, pairs in data["factors"].items() if name in columns]
-        self._kept = {name: self._share_kept(group, count) for name, group in data["groups"].items()}
+        self._kept: dict[
+            str, Floats
+        ] = {}  # group -> which share of its units stays, of those the architecture has
+        self._width: dict[str, Floats] = {}  # and of those that the reference has
+        for name, group in data["groups"].items():
+            left, units = self._units(group, count)
+            self._kept[name], self._width[name] = left / units, left / group["units"]
         self._layer_factors: dict[str, tuple[Floats, Floats]] = {}
         self.params, self.bops = np.zeros(count), np.zeros(count)
         self.macs = self._elsewhere(count)
@@ -111,12 +117,12 @@ class _Made:
         return np.column_stack([*parts, self._rounded_layers, self._outputs, self._tensors])
 
     def axis(self, term: Mapping[str, Any], role: str) -> Floats:
-        """Which share of the input or output axis of a weight stays, (N,)."""
-        return self._axis(term["axes"][term[role]], self._count)
+        """How long the input or output axis of a weight is, as a share of the reference's, (N,)."""
+        return self._axis(term["axes"][term[role]], self._count, self._width)
 
     def _add(self, term: Mapping[str, Any], count: int) -> None:
         of_macs, of_params = self._layer_factor(term["layer"], count)
-        axes = [self._axis(axis, count) for axis in term["axes"]]
+        axes = [self._axis(axis, count, self._kept) for axis in term["axes"]]
         share = np.prod(axes, axis=0) if axes else np.ones(count)
         params, macs = term["params"] * share * of_params, term["macs"] * share * of_macs
         weight_bits, input_bits = self._bits_of(term, count)
@@ -132,26 +138,28 @@ class _Made:
         self._rounded_bytes += params * weight_bits / 8
         self._rounded_layers += rounded
         self._outputs += rounded * outputs
-        self._time(term, axes, of_macs, (weight_bits <= INTEGER_BITS) & (input_bits <= INTEGER_BITS))
+        self._time(term, share * of_macs, (weight_bits <= INTEGER_BITS) & (input_bits <= INTEGER_BITS))
 
-    def _time(
-        self, term: Mapping[str, Any], axes: Sequence[Floats], factor: Floats, integer: NDArray[np.bool_]
-    ) -> None:
+    def _time(self, term: Mapping[str, Any], macs: Floats, integer: NDArray[np.bool_]) -> None:
+        """Add what a layer takes that has this share of the reference's MACs.
+
+        A narrow layer takes more for each of them than a wide one, whether it was made so or cut: what the grid says
+        of its widths counts, and only what they do not explain (kernels, places, widths beyond the grid) is taken to be
+        proportional.
+        """
         table = self._data.get("layer_ms", {}).get(term["layer"])
         if table is None:
             return
-        place = [
-            np.interp(
-                -axes[term[role]],
-                -np.array(table[role], dtype=float),
-                np.arange(len(table[role]), dtype=float),
-            )
-            for role in ("reads", "writes")
-        ]
-        is_there, alone = factor > 0, self._data.get("call_ms", 0.0)
+        places, explained = [], np.ones(self._count)
+        for role in ("reads", "writes"):
+            shares = np.array(table[role], dtype=float)  # descending
+            share = self.axis(term, role).clip(shares.min(), shares.max())
+            explained *= share
+            places.append(np.interp(-share, -shares, np.arange(len(shares), dtype=float)))
+        is_there, alone = macs > 0, self._data.get("call_ms", 0.0)
         for kind, chosen in zip(KINDS, (~integer, integer), strict=True):
             grid = np.array(table[kind if table.get(kind) else "float"], dtype=float) - alone
-            self._ms[kind] += np.where(chosen, _between(grid, *place) * factor, 0.0)
+            self._ms[kind] += np.where(chosen, _between(grid, *places) * macs / explained, 0.0)
             self._calls[kind] += chosen & is_there
         self._changes += (integer != self._was_integer) & is_there
         self._was_integer = np.where(is_there, integer, self._was_integer)
@@ -177,22 +185,22 @@ class _Made:
         shares = [np.prod([self._kept[name] for name in names], axis=0) for names in layers]
         return np.asarray(self._data["elsewhere"] * (np.mean(shares, axis=0) if shares else np.ones(count)))
 
-    def _share_kept(self, group: Mapping[str, Any], count: int) -> Floats:
-        """Which share of a group's units stays, of those that the architecture has."""
-        if group["choice"] not in self._columns:
-            return np.ones(count)
+    def _units(self, group: Mapping[str, Any], count: int) -> tuple[Floats, Floats]:
+        """How many units of a group stay, and how many the architecture has, (N,) each."""
         units = np.full(count, float(group["units"]))
         for name, pairs in group["units_at"].items():
             scale = np.array([[other / group["units"]] for _, other in pairs])
             units = units * _looked_up(self._columns[name], [value for value, _ in pairs], scale)[:, 0]
         units = np.maximum(np.round(units), 1)
+        if group["choice"] not in self._columns:
+            return units, units
         ratio = np.asarray(self._columns[group["choice"]], dtype=float)
         left = units_left(units, group["together"], ratio, self._data["channel_multiple"])
-        return np.asarray(left / units)
+        return np.asarray(left, dtype=float), units
 
-    def _axis(self, axis: Sequence[tuple[str, float]], count: int) -> Floats:
-        """Which share of an axis stays: groups that share it out add up, groups that factor it multiply."""
-        gone = [share * (1 - self._kept[name]) for name, share in axis if name in self._kept]
+    def _axis(self, axis: Sequence[tuple[str, float]], count: int, of: Mapping[str, Floats]) -> Floats:
+        """How long an axis is, of the shares of its groups: those that share it out add up, factors multiply."""
+        gone = [share * (1 - of[name]) for name, share in axis if name in of]
         if not gone:
             return np.ones(count)
         if sum(share for _, share in axis) <= 1 + 1e-9:

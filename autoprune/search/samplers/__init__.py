@@ -97,7 +97,8 @@ def make_sampler(
         sampler: a name in `BUILT_IN`, a reference to a sampler or its class, or a sampler.
         seed: for those built in, and for classes that take a `seed`.
         folder: what a file reference is relative to.
-        known: `costs`, `prior`, `limits` and `proxies` for the guided sampler; others have no use for them.
+        known: `costs`, `prior`, `limits`, `errors`, `familiar` and `proxies` for the guided sampler; others have no
+            use for them.
 
     Raises:
         UnresolvedReference: the reference leads nowhere.

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 RETUNE = 0.05  # growth of the trials after which kernels are learned again
 CANDIDATES = 400
 ROUNDS = 2  # of local search around the best candidates
+FAMILIAR = 2 / 3  # share of the first points that have the familiar values
 STARTS, NEIGHBOURS = 3, 120  # so many of them, and neighbours of all in a round
 POPULATION = 100  # points from everywhere that say what is an ordinary loss
 ORDINARY = 0.95  # hypervolume counts from what is worse than this share of them
@@ -73,6 +74,9 @@ class GuidedSampler(OwnSampler):
         limits: cost -> (lowest, highest) that is allowed: points beyond are proposed only where no others are found.
         startup: trials with a result before anything is believed.
         proxies: what training-free proxies say of points, as figures of them: what they are worth is learned.
+        errors: cost -> how far off it may be, relative: so far beyond its limits points are proposed.
+        familiar: values of choices without which a trial costs much more, such as the architecture of which there
+            are trained weights: two of three first points have them.
     """
 
     def __init__(
@@ -83,9 +87,12 @@ class GuidedSampler(OwnSampler):
         startup: int = 12,
         limits: Limits | None = None,
         proxies: Proxies | None = None,
+        errors: Mapping[str, float] | None = None,
+        familiar: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(seed)
-        self._known = partial(Known, costs=costs, prior=prior, limits=limits, proxies=proxies)
+        self._known = partial(Known, costs=costs, prior=prior, limits=limits, proxies=proxies, errors=errors)
+        self._familiar = familiar or {}
         self._startup = startup
         self._memory: _Memory | None = None
 
@@ -126,7 +133,7 @@ class GuidedSampler(OwnSampler):
         trusted = len(tried) % 3 < 2 if objectives == 1 else len(tried) < self._startup // 2
         if known.has_prior and known.is_exact and trusted:
             believed = known.doubted(generator) if objectives == 1 else known
-            start = known.harmless(anywhere(encoding, 1, generator)[0])
+            start = known.harmless(self._mostly_familiar(encoding, anywhere(encoding, 1, generator))[0])
             planned = frugal(encoding, believed, start)
             planned = planned[memory.promising(planned)]
             if len(planned):
@@ -134,7 +141,7 @@ class GuidedSampler(OwnSampler):
                     believed.prior(planned).argmin() if objectives == 1 else generator.integers(len(planned))
                 )
                 return np.asarray(planned[int(best)])
-        rows = anywhere(encoding, CANDIDATES, generator)
+        rows = self._mostly_familiar(encoding, anywhere(encoding, CANDIDATES, generator))
         rows = rows[memory.promising(rows)]
         if not len(rows):
             return np.asarray(anywhere(encoding, 1, generator)[0])
@@ -146,6 +153,19 @@ class GuidedSampler(OwnSampler):
         part = int(generator.choice(np.flatnonzero(counts == counts.min())))
         inside = np.flatnonzero((costs[:, 0] >= edges[part]) & (costs[:, 0] <= edges[part + 1]))
         return np.asarray(rows[int(generator.choice(inside))])
+
+    def _mostly_familiar(self, encoding: Encoding, rows: Floats) -> Floats:
+        """Points (N, d), most of them moved to the familiar values."""
+        entries = {
+            j: encoding.entry(j, self._familiar[name])
+            for j, name in enumerate(encoding.names)
+            if name in self._familiar and encoding.offers(j, self._familiar[name])
+        }
+        if entries:
+            moved = self._generator.uniform(size=len(rows)) < FAMILIAR
+            for j, entry in entries.items():
+                rows[moved, j] = entry
+        return rows
 
     def _next(self, memory: _Memory, results: Results, running: Floats) -> Floats:
         """The candidate with the highest expected gain."""

@@ -20,6 +20,7 @@ Limits = Mapping[str, tuple[float, float]]
 LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
 REMEMBERED = 100_000  # points whose costs are kept
 DOUBT = 0.3  # standard deviation of the logarithm of a loss that is expected
+AIMS = (-1.0, 0.5)  # margins from which one is drawn for a point
 SMALL = 0.01  # share of the most damage there can be, below which damages are told apart no more
 
 
@@ -47,6 +48,10 @@ class Known:
             choices that are not named expect none.
         limits: cost -> lowest and highest that is allowed.
         proxies: what training-free proxies say of points.
+        errors: cost -> how far off it may be, relative; 0 for those that are not named.
+
+    Attributes:
+        margin: of its error a cost may be beyond its limits; points that are to keep them in truth aim lower.
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class Known:
         prior: Prior | None,
         limits: Limits | None = None,
         proxies: Proxies | None = None,
+        errors: Mapping[str, float] | None = None,
     ) -> None:
+        self.margin = 1.0
         self._encoding, self._proxies = encoding, proxies
         self._used: tuple[str, ...] = ()  # of the proxies, until the next look at the trials
         self._ask = costs
         self._ask_all = getattr(costs, "columns", None)
-        self._limits = limits or {}
+        self._limits, self._errors = limits or {}, errors or {}
         self._remembered: dict[bytes, list[float]] = {}
         self._told: Ridge | None = None
         self._learned = 0
@@ -85,10 +92,15 @@ class Known:
         """Whether any choice has a prior."""
         return bool(self._prior)
 
-    def doubted(self, generator: np.random.Generator) -> Known:
-        """The same, with what each choice loses larger or smaller by a factor that is drawn: as it might be."""
+    def aiming(self, margin: float) -> Known:
+        """The same with another margin."""
         other = copy.copy(self)
-        other._remembered = dict(self._remembered)
+        other._remembered, other.margin = dict(self._remembered), margin
+        return other
+
+    def doubted(self, generator: np.random.Generator) -> Known:
+        """The same, as it might be: what each choice loses times a factor that is drawn, and costs as far off."""
+        other = self.aiming(float(generator.uniform(*AIMS)) if self._errors else self.margin)
         factors = np.exp(DOUBT * generator.normal(size=len(self._prior)))
         other._prior = {
             j: (entries, losses * factor)
@@ -150,19 +162,27 @@ class Known:
         """Which points keep all limits on costs, (N,)."""
         kept = np.ones(len(rows), dtype=bool)
         costs = self.named_costs(rows) if self._limits and len(rows) else {}
-        for name, (low, high) in self._limits.items():
-            if name in costs:
-                kept &= (costs[name] >= low) & (costs[name] <= high)
+        for name, column in costs.items():
+            if name in self._limits:
+                low, high = self._limit(name)
+                kept &= (column >= low) & (column <= high)
         return kept
 
     def excess(self, rows: Floats) -> Floats:
         """By how much points go beyond the upper limits, as a sum of logarithms, (N,)."""
         costs = self.named_costs(rows)
         total = np.zeros(len(rows))
-        for name, (_, high) in self._limits.items():
-            if name in costs and 0 < high < float("inf"):
-                total += np.log(costs[name].clip(1e-9) / high).clip(0.0)
+        for name, column in costs.items():
+            _, high = self._limit(name)
+            if 0 < high < float("inf"):
+                total += np.log(column.clip(1e-9) / high).clip(0.0)
         return total
+
+    def _limit(self, name: str) -> tuple[float, float]:
+        """The limits of a cost, moved outwards by the margin."""
+        low, high = self._limits.get(name, (-float("inf"), float("inf")))
+        beyond = self.margin * self._errors.get(name, 0.0)
+        return low * (1 - beyond), high * (1 + beyond)
 
     def offered(self, choice: int, steps: int) -> Floats:
         """The entries of a choice of which the prior speaks: options, or numbers from the lowest to the highest."""
