@@ -157,7 +157,7 @@ def sampler_for(spec: Spec, profile: Mapping[str, Any], study: Study | None = No
         "prior": told.prior,
         "limits": told.limits,
         "errors": told.errors,
-        "familiar": trained_architecture(spec, Space.from_json(profile["choices"])),
+        "familiar": trained_architecture(spec, Space.from_json(profile.get("choices", {}))),
     }
     if study is not None and profile.get("scored"):
         known["proxies"] = Foretold(study.space, profile["scored"], lambda: evidence_of(study)["used"])

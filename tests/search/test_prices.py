@@ -126,6 +126,39 @@ def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() ->
     assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.5, 2.5, 3.5, 1.75, 2.5]
 
 
+def test_a_layer_made_narrow_takes_what_one_cut_to_that_width_takes() -> None:
+    term = {
+        "layer": "l",
+        "params": 64,
+        "macs": 64,
+        "can_round": True,
+        "axes": [[["a", 1.0]], []],
+        "reads": 1,
+        "writes": 0,
+        "outputs": 8,
+    }
+    halved = {"l": (0.5, 0.5)}
+    data = {
+        "terms": [term],
+        "groups": {
+            "a": {"choice": "r", "units": 8, "together": 1, "units_at": {"width": [(1.0, 8), (0.5, 4)]}}
+        },
+        "channel_multiple": 1,
+        "bits": {},
+        "elsewhere": 0,
+        "factors": {"width": [(1.0, {}), (0.5, halved)], "kernel": [(3, {}), (1, {"l": (0.25, 0.25)})]},
+        "layer_ms": {"l": {"reads": [1.0], "writes": [1.0, 0.5], "float": [[4.0, 3.0]]}},
+        "fits": {"latency_ms": {"weights": [1.0, 0.0, 0.0, 0.0, 0.0], "constant": 0.0}},
+    }
+    columns = {
+        "r": np.array([0.0, 0.5, 0.0, 0.5, 0.0]),
+        "width": np.array([1.0, 1.0, 0.5, 0.5, 0.5]),
+        "kernel": np.array([3, 3, 3, 3, 1]),
+    }
+    # A quarter of the width is beyond the grid, and a kernel changes no width: both are in proportion.
+    assert Prices(data).columns(columns)["latency_ms"].tolist() == [4.0, 3.0, 3.0, 1.5, 0.75]
+
+
 def test_points_need_not_name_choices_that_leave_none(
     evaluator: Evaluator, space: Space, data: dict[str, Any]
 ) -> None:

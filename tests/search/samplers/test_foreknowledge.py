@@ -119,6 +119,19 @@ def test_what_breaks_a_limit_is_not_proposed() -> None:
         study.tell(trial, -size + sum(trial.params[f"prune.{i}.ratio"] for i in range(LAYERS)))
 
 
+def test_what_is_known_only_roughly_may_be_beyond_a_limit_as_far_as_it_may_be_wrong() -> None:
+    encoding = Encoding(SPACE)
+    told = Known(encoding, Sizes(), PRIOR, {"size": (0.0, 100.0)}, errors={"size": 0.2})
+    rows = np.array([encoding.row({**START, "prune.0.ratio": ratio}) for ratio in (0.0, 0.4, 0.8)])
+    sizes = told.named_costs(rows)["size"]
+    assert sizes.tolist() == pytest.approx([128.0, 115.2, 102.4])
+    for margin, limit in [(1.0, 120.0), (0.0, 100.0), (-0.5, 90.0)]:
+        aimed = told.aiming(margin)
+        assert aimed.allowed(rows).tolist() == (sizes <= limit).tolist()
+        path = frugal(encoding, aimed, encoding.row(START))
+        assert (aimed.named_costs(path[aimed.allowed(path)])["size"] <= limit).all()
+
+
 def test_what_no_option_stands_for_is_not_expected_of_any() -> None:
     distributions = {"bits": CategoricalDistribution([2, 3, 4])}
     known = Known(Encoding(distributions), None, {"bits": {2: 0.5, 3: 0.1, 32: 0.0}})

@@ -142,6 +142,22 @@ def test_with_one_objective_the_first_points_lose_least_within_the_limits() -> N
     assert all(0.2 < figures(params)[1] <= 0.3 for params in planned)
 
 
+@pytest.mark.parametrize("has_prior", [True, False])
+def test_two_of_three_first_points_have_the_familiar_values(has_prior: bool) -> None:
+    space = {**SPACE, "architecture.depth": CategoricalDistribution((1, 2, 3, 4))}
+    prior: dict[str, dict[Any, float]] = {name: {0.0: 0.0, 0.8: 1.0} for name in SPACE if "ratio" in name}
+    known = {"costs": lambda point: {"size": figures(point)[1]}, "prior": prior if has_prior else {}}
+    familiar = {"architecture.depth": 3, "not.there": 1}
+    sampler = GuidedSampler(seed=0, startup=90, familiar=familiar, **known)
+    study = optuna.create_study(sampler=sampler)
+    depths = []
+    for _ in range(90):
+        trial = study.ask(space)
+        study.tell(trial, 1.0)
+        depths.append(trial.params["architecture.depth"])
+    assert 55 <= depths.count(3) <= 78 and {1, 2, 4} <= set(depths)
+
+
 def test_costs_that_trials_tell_are_learned() -> None:
     sampler = GuidedSampler(seed=0)
     study = optuna.create_study(directions=["minimize"], sampler=sampler)
