@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_spec import TINY_SPEC
 from tiny_task import TinyTask
+from workers_here import workers_here
 
 import autoprune
 from autoprune.errors import (
@@ -152,13 +153,14 @@ def test_resuming_goes_on_to_the_original_budget_also_where_the_files_have_moved
         if kind == "evaluated" and payload["status"]["trials"]["finished"] >= 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), workers_here():
         autoprune.search(tiny_spec, run=tmp_path / "run", on_event=stop)
     before.rename(now)
     half = autoprune.open_study(tmp_path / "run")
     assert half.status()["state"] == "interrupted"
     known = {trial.number: trial.metrics for trial in half.results}
-    resumed = autoprune.resume(tmp_path / "run", folder=now)
+    with workers_here():
+        resumed = autoprune.resume(tmp_path / "run", folder=now)
     assert resumed.status()["trials"]["finished"] == 5
     assert all(resumed.trial(number).evaluations[0].metrics for number in known)
 
@@ -176,9 +178,9 @@ def test_what_cannot_be_met_is_refused_before_anything_is_written(
         "constraints": ["params <= 1", "size_bytes <= 25%"],
         "objectives": {"acc1": "maximize"},
     }
-    with pytest.raises(SpecError, match="acc1"):
+    with pytest.raises(SpecError, match="acc1"), workers_here():
         autoprune.search(spec, run=tmp_path / "run")
-    with pytest.raises(SpecError, match="achievable is"):
+    with pytest.raises(SpecError, match="achievable is"), workers_here():
         autoprune.search({**tiny_spec, "constraints": ["params <= 1"]}, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,4 +1,4 @@
-"""Re-validation from the command line to the exported file, with a real pool, a killed driver and a changed task."""
+"""Re-validation from the command line to the exported file, and what a changed space does to a study."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_spec import TINY_SPEC
 from typer.testing import CliRunner
+from workers_here import workers_here
 
 import autoprune
 from autoprune import cli
@@ -22,12 +23,9 @@ from autoprune.study import Study
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+def one_worker() -> Iterator[None]:
+    with workers_here():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers_here import searched_here
+
 import autoprune
 
 OWN = '''
@@ -50,7 +52,7 @@ cluster: {workers: 1}
 def test_a_spec_beside_the_users_own_code_is_enough(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "gestures.yaml").write_text(WRITTEN)
-    study = autoprune.search(tmp_path / "gestures.yaml", run=tmp_path / "run")
+    study = searched_here(tmp_path / "gestures.yaml", tmp_path / "run")
     best = study.best(maximize="top2")
     folder = autoprune.export(best, tmp_path / "out")
     assert len(WRITTEN.strip().splitlines()) <= 25

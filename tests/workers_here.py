@@ -1,4 +1,4 @@
-"""A whole search in this process: no cluster takes part in what such tests are about."""
+"""Searches by a worker in this process: no cluster takes part in what such tests are about."""
 
 from __future__ import annotations
 
@@ -39,8 +39,15 @@ def _workers(spec: Spec, *_: Any) -> Iterator[_Here]:
     yield _Here(evaluator)
 
 
-def searched_here(spec: Mapping[str, Any], folder: Path) -> Study:
-    """The study of a search by a worker in this process."""
+@contextmanager
+def workers_here() -> Iterator[None]:
+    """Whatever autoprune does meanwhile is done by a worker in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoprune.api.started_workers", _workers)
+        yield
+
+
+def searched_here(spec: Mapping[str, Any] | Path, folder: Path) -> Study:
+    """The study of a search by a worker in this process."""
+    with workers_here():
         return autoprune.search(spec, run=folder)

@@ -87,7 +87,8 @@ def frugal(
         encoding: of the points.
         known: costs and prior; only values of which the prior speaks are taken.
         start: where to begin, shape (d,).
-        weights: how much the logarithm of each cost counts; None counts all costs alike.
+        weights: how much the logarithm of each cost counts; None counts all costs alike, and so do steps towards a
+            limit where no step brings those that count any nearer (one layer alone in integers is no faster).
         power: damages are raised to it: below 1 large ones weigh less than their sum.
     """
     moves = [(j, entry) for j in range(len(encoding.names)) for entry in known.offered(j, STEPS)]
@@ -97,6 +98,8 @@ def frugal(
     row, path, was_allowed = start, [start], bool(known.allowed(start[None])[0])
     while len(path) < MOST_STEPS:
         found = _cheaper(encoding, known, row, places, entries, weights, power)
+        if found is None and not was_allowed:
+            found = _cheaper(encoding, known, row, places, entries, None, power)
         if found is None:
             break
         row = found
