@@ -20,7 +20,7 @@ from torch import nn
 from autoprune.compress.technique import Context, Technique
 from autoprune.errors import NoNetwork, RunFolderError, SpecError, raised
 from autoprune.references import nearest
-from autoprune.space import Choices, Options, Value
+from autoprune.space import ARCHITECTURE, Choices, Options, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 from autoprune.structure.parametrize import make_model
@@ -31,7 +31,6 @@ from autoprune.task import Task, example_inputs
 from autoprune.task.model_space import space_of
 from autoprune.tensors import Inputs, call
 
-ARCHITECTURE = "architecture."
 HEADER = "autoprune"
 
 

@@ -44,7 +44,7 @@ from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
 from autoprune.record import Evaluation, Request
 from autoprune.sandwich import train_supernet
-from autoprune.space import Choice, Choices, Space, Value
+from autoprune.space import ARCHITECTURE, Choice, Choices, Space, Value
 from autoprune.space.precision import FLOAT_BITS, in_full_precision
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
@@ -439,7 +439,9 @@ class Evaluator:
         Layers that exist in some architectures only are found by building each architecture option once.
         """
         architecture = architecture_choices(self.spec, self.task)
-        choices: dict[str, Choice] = {f"architecture.{name}": choice for name, choice in architecture.items()}
+        choices: dict[str, Choice] = {
+            f"{ARCHITECTURE}{name}": choice for name, choice in architecture.items()
+        }
         details: dict[str, Any] = {}
         seen: set[str] = set()
         warnings = [

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.candidate import ARCHITECTURE, bits_of, check_runs, finalized, make
+from autoprune.candidate import bits_of, check_runs, finalized, make
 from autoprune.compress.calibrate import calibrate
 from autoprune.compress.factorize import origin
 from autoprune.compress.prune import Prune
@@ -26,7 +26,7 @@ from autoprune.deployed import deploy, layer_kind
 from autoprune.errors import NoNetwork
 from autoprune.proxies import scores
 from autoprune.sensitivity import Calibration, Damage, estimates, fisher
-from autoprune.space import Choices, Space, Value
+from autoprune.space import ARCHITECTURE, Choices, Space, Value
 from autoprune.structure import Group
 from autoprune.structure.parametrize import make_model
 from autoprune.targets import Runnable

@@ -25,6 +25,7 @@ from autoprune.report.readable import (
     summary,
     with_deviation,
 )
+from autoprune.space import kind_of
 
 if TYPE_CHECKING:
     from autoprune.study import Study, Trial
@@ -106,7 +107,7 @@ def _ranges(profile: Mapping[str, Any]) -> Table:
 def _architecture(choices: Mapping[str, Mapping[str, Any]]) -> Table:
     table = _table("Choices of the network as a whole", "choice", "values", "neutral")
     for name, choice in choices.items():
-        if name.rpartition(".")[2] not in LAYER_CHOICES:
+        if kind_of(name) not in LAYER_CHOICES:
             _add(table, name, _values(choice), choice["neutral"])
     return table
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoprune.search.foreknown import foreknown
-from autoprune.space import Choice, Options, Space, Value
+from autoprune.space import ARCHITECTURE, Choice, Options, Space, Value
 
 if TYPE_CHECKING:
     from autoprune.search.samplers.encoding import Encoding
@@ -129,7 +129,7 @@ def _designs(space: Space, start: Point, of_target: Sequence[Mapping[str, Value]
         yield {**integer, **{name: value for name, value in made.items() if name in space}}
     for ratio in RATIOS:
         yield _with(space, integer, ".ratio", partial(_nearest, value=ratio))
-    small = {name: _opposite(space[name], start[name]) for name in space if name.startswith("architecture.")}
+    small = {name: _opposite(space[name], start[name]) for name in space if name.startswith(ARCHITECTURE)}
     yield {**integer, **small}
     for name in small:
         for value in _others(space[name], start[name]):

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.search.answers import Answers
-from autoprune.search.points import kind_of
-from autoprune.space import Choice, Range, Space, Value
+from autoprune.space import ARCHITECTURE, Choice, Range, Space, Value, kind_of
 from autoprune.space.levels import levels
 from autoprune.space.widths import units_left
 
@@ -63,7 +62,7 @@ def damages(
 def probes(space: Space, architecture: bool) -> Iterator[tuple[str, Value]]:
     """Values whose damage can be looked at; those of the architecture where that is wanted."""
     for name, choice in space.items():
-        if name.endswith(PROBED) or (name.startswith("architecture.") and architecture):
+        if name.endswith(PROBED) or (name.startswith(ARCHITECTURE) and architecture):
             yield from ((name, value) for value in levels(choice))
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.record import Donor
-from autoprune.space import Space, Value
+from autoprune.space import ARCHITECTURE, Space, Value
 from autoprune.spec import Spec
 from autoprune.study import Study, Trial
 
-ARCHITECTURE = "architecture."
 LOST = (".ratio", ".drop")  # ends of the choices of how much is gone
 
 

@@ -19,10 +19,9 @@ import numpy as np
 from autoprune.search.answers import Asked
 from autoprune.search.samplers.encoding import Encoding, Floats
 from autoprune.search.samplers.surrogate import Surrogate
-from autoprune.space import Options, Space, Value
+from autoprune.space import ARCHITECTURE, Options, Space, Value
 from autoprune.spec import Spec
 
-ARCHITECTURE = "architecture."
 MOST_SCORED, LEAST_SCORED = 64, 8
 SECONDS = 30.0  # that scoring should take at most, by arithmetic
 PASSES, MACS_PER_SECOND, OVERHEAD = 400, 15e9, 0.05  # examples through the network, forward and back

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.space import Space, Value
+from autoprune.space import ARCHITECTURE, Space, Value, kind_of
 
 PRICED = (".ratio", ".rank", ".drop", "_bits")  # and architecture: choices that change what is computed
 
@@ -24,7 +24,7 @@ def check_points(space: Space, count: int, seed: int = 0) -> Iterator[Point]:
     """
     generator = np.random.default_rng(seed)
     kinds = {name: kind_of(name) for name in space if name.endswith(PRICED)}
-    options = [name for name in space if name.startswith("architecture.")]
+    options = [name for name in space if name.startswith(ARCHITECTURE)]
     for number in range(count):
         centre = {kind: generator.uniform() for kind in dict.fromkeys(kinds.values())}
         spread = generator.uniform(0.0, 0.6)
@@ -54,8 +54,3 @@ def as_columns(space: Space, points: Sequence[Mapping[str, Value]]) -> dict[str,
 def _column(values: list[Any]) -> NDArray[Any]:
     plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return np.array(values, dtype=float if plain else object)
-
-
-def kind_of(name: str) -> str:
-    """What a choice decides about its layer: the last part of its name."""
-    return name.rpartition(".")[2]

@@ -22,7 +22,7 @@ from autoprune.search.answers import Answers, Asked
 from autoprune.search.damage import damages, probes
 from autoprune.search.points import as_columns, check_points, uniform
 from autoprune.search.prices import EXACT, KINDS, LATENCY, SIZE, Prices
-from autoprune.space import Space
+from autoprune.space import ARCHITECTURE, Space
 from autoprune.space.levels import levels
 from autoprune.spec import Spec
 
@@ -85,7 +85,7 @@ class Plan:
     def __init__(self, spec: Spec, space: Space, made: Mapping[str, Any], workers: int) -> None:
         macs, self._workers = float(made["baseline"].get("macs", 0.0)), workers
         wanted, allowed = spec.search.profile, SHARE * _expected_seconds(spec, made, macs)
-        options = sum(len(getattr(space[n], "values", ())) for n in space if n.startswith("architecture."))
+        options = sum(len(getattr(space[n], "values", ())) for n in space if n.startswith(ARCHITECTURE))
         prices = (PRICED_POINTS + options) * PRICE / workers
         self.wants_costs = bool(len(space)) and (wanted is not None or prices <= allowed)
         self.wants_damage = wanted == "full"

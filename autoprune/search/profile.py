@@ -17,7 +17,7 @@ from autoprune.record import Evaluation, Request
 from autoprune.search.answers import Asked
 from autoprune.search.foretold import score_architectures
 from autoprune.search.preview import make_preview
-from autoprune.space import Options, Space, Value
+from autoprune.space import ARCHITECTURE, Options, Space, Value
 from autoprune.space.kinds import kinds
 from autoprune.spec import Spec
 
@@ -102,7 +102,7 @@ def smallest_point(space: Space, price: Any) -> dict[str, Value]:
 
 def _smallest_architecture(space: Space, price: Any) -> dict[str, Value]:
     """The cheapest value of each option, those of a kind together, each beside what was found of the kinds before."""
-    options = {n: c for n, c in space.items() if n.startswith("architecture.") and isinstance(c, Options)}
+    options = {n: c for n, c in space.items() if n.startswith(ARCHITECTURE) and isinstance(c, Options)}
     neutral, found = space.neutral(), dict[str, Value]()
     for names in kinds(options).values():
         values = dict.fromkeys(value for name in names for value in options[name].values)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.references import nearest
-from autoprune.space import Choice, Options, Value
+from autoprune.space import ARCHITECTURE, Choice, Options, Value
 from autoprune.spec.fields import shown
 
 TYPES = ("choice", "uniform", "quniform", "loguniform", "randint")
@@ -98,14 +98,14 @@ def parameters(content: Content, point: Mapping[str, Value]) -> dict[str, Any]:
                 chosen = left.pop(_choice_of(f"{name}_{option}_{sub}"), None)
                 if option == value and chosen is not None:
                     found[name][sub] = chosen
-    return {**found, **{name.removeprefix("architecture."): value for name, value in left.items()}}
+    return {**found, **{name.removeprefix(ARCHITECTURE): value for name, value in left.items()}}
 
 
 def described(content: Content, choices: Mapping[str, Choice]) -> dict[str, Any]:
     """A space of ours as NNI's search space, under the names that `parameters` gives its choices."""
     known = {_choice_of(name) for name in _flat(content)}
     others = {name: choice for name, choice in choices.items() if name not in known}
-    return {**content, **{n.removeprefix("architecture."): _as_nni(choice) for n, choice in others.items()}}
+    return {**content, **{n.removeprefix(ARCHITECTURE): _as_nni(choice) for n, choice in others.items()}}
 
 
 def _as_nni(choice: Choice) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _choice_of(name: str) -> str:
     """The choice that a parameter of this name became."""
     if name in LEARNING_RATE:
         return "train.learning_rate"
-    return name if "." in name else f"architecture.{name}"
+    return name if "." in name else f"{ARCHITECTURE}{name}"
 
 
 def _nested(parameter: Content) -> dict[str, dict[str, Any]] | None:

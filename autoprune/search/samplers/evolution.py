@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.pareto import Floats, ranks
 from autoprune.search.samplers.own import OwnSampler
+from autoprune.space import kind_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -88,7 +89,7 @@ class EvolutionSampler(OwnSampler):
         """Move all choices whose names end alike, by the same step."""
         kinds: dict[str, list[str]] = {}
         for name in space:
-            kinds.setdefault(name.rpartition(".")[2], []).append(name)
+            kinds.setdefault(kind_of(name), []).append(name)
         step = self._normal(self._scale())
         chosen = kinds[self._pick(list(kinds))]
         return {**child, **{name: self._moved(child[name], space[name], step) for name in chosen}}
