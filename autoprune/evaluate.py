@@ -42,7 +42,7 @@ from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecErro
 from autoprune.foresight import SAMPLE, Foresight, Sample
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import covers, origin_of
-from autoprune.record import Evaluation, Request
+from autoprune.record import INHERITED, Evaluation, Request
 from autoprune.sandwich import train_supernet
 from autoprune.space import ARCHITECTURE, Choice, Choices, Space, Value
 from autoprune.space.precision import FLOAT_BITS, in_full_precision
@@ -77,7 +77,7 @@ from autoprune.training import Training, is_gradual
 
 SIZE, ENERGY, LATENCY = "size_bytes", "energy_uj", "latency_ms"
 MEASURED = "measured on the machine that searched"
-INHERITED, TARGET = "inherited_from", "target"
+TARGET = "target"
 PROBE_STEPS = 4
 HARMLESS_BITS, COMPARED = 8, 1000  # bits that hardly change anything; examples that tell what fewer do
 

@@ -13,6 +13,7 @@ from autoprune.space import Value
 
 State = Literal["finished", "rejected", "failed"]
 LOST = "lost"  # device-seconds of tries that came to nothing: a worker died, a node was lost
+INHERITED = "inherited_from"  # the part of a structure that names the trial whose weights it started from
 
 
 class Donor(NamedTuple):

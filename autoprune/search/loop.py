@@ -13,9 +13,9 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autoprune.constraint import is_cost
+from autoprune.constraint import COMPUTABLE, is_cost
 from autoprune.errors import SearchFailed
-from autoprune.record import Evaluation, Request
+from autoprune.record import INHERITED, Evaluation, Request
 from autoprune.search.anchors import first_points
 from autoprune.search.assessors import Assessed
 from autoprune.search.beside import beside
@@ -143,6 +143,11 @@ class _Loop:
         trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
         # Assessors follow a trial from its first rung.
         self._first_training = trains[0] if trains and self._assessed is None else 0
+        measured = [c.metric for c in spec.constraints if is_cost(c.metric) and c.metric not in COMPUTABLE]
+        self._looks_first = bool(measured) and self._first_training > 0
+        self._entitled: deque[tuple[int, int]] = (
+            deque()
+        )  # trials, and rungs from which they go on in any case
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
@@ -258,6 +263,8 @@ class _Loop:
         if evaluation.rung < self._last_rung:
             losses = [o.loss(evaluation.metrics[o.metric]) for o in self.study.spec.objectives]
             self._rungs[evaluation.rung][evaluation.trial] = Result(losses, violations)
+            if self._is_entitled(evaluation, violations):
+                self._entitled.append((evaluation.trial, evaluation.rung))
 
     def _recall(self, trial: Trial) -> None:
         """Learn of a trial from before this driver was started."""
@@ -268,6 +275,7 @@ class _Loop:
         for rung in (*trial.evaluations, *(() if trial.pending is None else (trial.pending,))):
             if 1 <= rung <= self._last_rung:
                 self._promoted[rung - 1].add(trial.number)
+        self._entitled = deque(one for one in self._entitled if one[0] not in self._promoted[one[1]])
         self._anchors = deque(point for point in self._anchors if point != trial.choices)
         self._barren = self._failures = 0  # what was tried before says nothing about what will be
         self._given_up = ""
@@ -337,6 +345,10 @@ class _Loop:
         allowed = [rung - 1 for rung in open_rungs if rung and self._budgets.allow(rung, size)]
         if not allowed:
             return None
+        for trial, rung in self._entitled:
+            if rung in allowed:
+                self._entitled.remove((trial, rung))
+                return trial, rung + 1
         if self._assessed is not None:
             results = [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)]
             return self._assessed.next_promotion(results, self._promoted)
@@ -375,16 +387,28 @@ class _Loop:
         """The first evaluation of a point: at rung 0, unless nothing of it would be trained there.
 
         Untrained, an architecture of which no weights are there ranks below every pruned reference, whatever it may
-        become; so its first look is at the first rung that trains. Who has its architecture later starts from it.
+        become; so it is ranked from the first rung on that trains. Who has its architecture later starts from it.
+        Where a limit on what is measured may spare its training, it is looked at before (see `_is_entitled`).
         """
-        study = self.study
-        asked, untrained = study.spec.search.inherit, self._is_untrained(point)
-        inherits = asked == "nearest" or (asked == "auto" and untrained)
-        donor = nearest_donor(study, point) if inherits else None
-        rung = self._first_training if untrained and donor is None else 0
+        donor = nearest_donor(self.study, point) if self.study.spec.search.inherit == "nearest" else None
+        is_bare = donor is None and self._is_untrained(point)
+        rung = self._first_training if is_bare and not self._looks_first else 0
         if rung and not (self._has_room(rung) and self._budgets.allow(rung, self.workers.size)):
             rung = 0
-        return Request(len(study.trials), rung, point, donor=donor)
+        return Request(len(self.study.trials), rung, point, donor=donor)
+
+    def _is_entitled(self, evaluation: Evaluation, violations: Sequence[float]) -> bool:
+        """Whether a trial goes on unranked: of an architecture that is still untrained, within all limits on costs."""
+        return (
+            evaluation.rung < self._first_training
+            and INHERITED not in evaluation.structure
+            and self._is_untrained(evaluation.choices)
+            and all(
+                violation <= 0.0
+                for constraint, violation in zip(self.study.spec.constraints, violations, strict=True)
+                if is_cost(constraint.metric)
+            )
+        )
 
     def _is_untrained(self, point: Mapping[str, Value]) -> bool:
         """Whether a point has an architecture for which there are no trained weights."""

@@ -278,6 +278,11 @@ class Revalidate(Section):
     seeds: int = Field(default=3, ge=1, le=100, description="a whole number from 1 to 100")
 
 
+def _inherit(given: Any) -> Any:
+    """Run folders of a few versions say `auto` for what is `nearest`."""
+    return "nearest" if given == "auto" else given
+
+
 class Search(Section):
     """Who proposes, and when a trial is stopped.
 
@@ -296,6 +301,6 @@ class Search(Section):
     stop: Literal["halving", "nni-medianstop", "nni-curvefitting"] = "halving"
     warm_start: bool = Field(default=True, description="true or false")
     profile: Literal["full", "costs"] | None = None
-    inherit: Literal["auto", "reference", "nearest"] = "auto"
+    inherit: Annotated[Literal["nearest", "reference"], BeforeValidator(_inherit)] = "nearest"
     proxy: Literal["auto", "synflow", "jacob_cov", "snip", "grad_norm"] | None = None
     revalidate: Annotated[Revalidate | None, BeforeValidator(switch)] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from autoprune.record import Evaluation, Request
+from autoprune.record import INHERITED, Evaluation, Request
 from autoprune.space import Options, Range, Space
 from autoprune.spec import Spec, load_spec
 
@@ -56,6 +56,7 @@ def landscape(request: Request) -> Evaluation:
         "latency_ms": 2.0 * keep * depth / 3,
     }
     checkpoint = f"trial {request.trial} rung {request.rung}".encode()
+    origin = {} if request.donor is None else {INHERITED: request.donor.trial}
     return Evaluation(
         request.trial,
         request.rung,
@@ -63,6 +64,7 @@ def landscape(request: Request) -> Evaluation:
         choices,
         metrics,
         dict(choices),
+        origin,
         seconds=seconds,
         checkpoint=checkpoint,
     )

@@ -20,8 +20,12 @@ def problems(**fields: Any) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_both_are_off_unless_asked_for() -> None:
-    assert spec().search.revalidate is None and spec().search.inherit == "auto"
+def test_nothing_is_revalidated_and_trials_start_from_one_another_unless_asked_for() -> None:
+    assert spec().search.revalidate is None and spec().search.inherit == "nearest"
+
+
+def test_what_run_folders_call_auto_is_nearest() -> None:
+    assert spec(search={"inherit": "auto"}).search.inherit == "nearest"
 
 
 @pytest.mark.parametrize(

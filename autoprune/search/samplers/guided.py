@@ -45,6 +45,7 @@ STARTS, NEIGHBOURS = 3, 120  # so many of them, and neighbours of all in a round
 POPULATION = 100  # points from everywhere that say what is an ordinary loss
 ORDINARY = 0.95  # hypervolume counts from what is worse than this share of them
 LEAST_PARENTS = 5
+NEAREST = 0.05  # of points that are all beyond a limit so many are looked at, those that are least
 SATURATED = 50.0  # what an infinite violation counts as
 
 
@@ -135,6 +136,7 @@ class GuidedSampler(OwnSampler):
             believed = known.doubted(generator) if objectives == 1 else known
             start = known.harmless(self._mostly_familiar(encoding, anywhere(encoding, 1, generator))[0])
             planned = frugal(encoding, believed, start)
+            planned = planned[believed.allowed(planned)]
             planned = planned[memory.promising(planned)]
             if len(planned):
                 best = (
@@ -287,11 +289,14 @@ class _Memory:
         return known
 
     def promising(self, rows: Floats) -> NDArray[np.int64]:
-        """Which rows no trial had, each once, and keep the limits on costs; all unseen ones where none keeps them."""
+        """Which rows no trial had, each once, and keep the limits on costs; where none does, those nearest to it."""
         first = {row.tobytes(): i for i, row in reversed(list(enumerate(rows)))}
         unseen = np.array(sorted(i for key, i in first.items() if key not in self._seen), dtype=np.int64)
         kept = self.known.allowed(rows[unseen])
-        return unseen[kept] if kept.any() else unseen
+        if kept.any() or not len(unseen):
+            return unseen[kept]
+        excess = self.known.excess(rows[unseen])
+        return unseen[excess <= np.quantile(excess, NEAREST)]
 
     def surrogates(self, count: int) -> list[Surrogate]:
         """One for each objective and constraint; new ones when these or the figures change."""
