@@ -53,13 +53,14 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1, help="of the networks that are predicted")
     parser.add_argument("--target", default="onnxruntime")
+    parser.add_argument("--multiple", type=int, default=4, help="of channels; 16 is what specs ask for")
     parser.add_argument("--json", type=Path, help="where to keep what was measured and predicted")
     options = parser.parse_args()
     torch.set_num_threads(1)
     given = load_spec(options.spec).to_json()
     if options.weights is not None:
         given["task"] = {"use": given["task"]["use"], "weights": str(options.weights.resolve())}
-    target = {"use": options.target, "channel_multiple": 4}
+    target = {"use": options.target, "channel_multiple": options.multiple}
     space_of = {part: given["space"][part] for part in ("architecture", "prune", "quantize")}
     changes: dict[str, Any] = {"space": space_of, "target": target, "constraints": []}
     changes["train"] = {**given["train"], "epochs": 0}

@@ -9,6 +9,7 @@ out/                       an artifact of ours
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,38 @@ from autoprune.errors import AutopruneError, ModelError, raised
 from autoprune.forward import fast_layout, laid_out
 from autoprune.task.output import logits_of, main_output
 from autoprune.task.sources import load_model
-from autoprune.tensors import Inputs, call, in_eval_mode, tensors_in
+from autoprune.tensors import Inputs, call, in_eval_mode, raw_bytes, tensors_in
 
 REFERENCE = "reference"
 ALL = "all"
 FIELD = "space.distill.teacher"
+MOST_KEPT = 32 * 2**20  # bytes of answers that a teacher keeps
+IN_VAIN = 20  # times as many questions as there are answers, before it is given up that one comes twice
 
 
 class Teacher:
-    """A network that is only asked: in eval mode, without gradients, on the device and in the layout that suit."""
+    """A network that is only asked: in eval mode, without gradients, on the device and in the layout that suit.
+
+    All candidates of a search see the same batches in the same order, augmentation included, and a small one trains
+    faster than its teacher answers: what it said is kept.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval()
+        self._said = Said()
         self._asked: dict[torch.device | None, tuple[nn.Module, torch.memory_format]] = {}
 
     def __call__(self, inputs: Inputs, layers: Iterable[str] = ()) -> tuple[Any, dict[str, torch.Tensor]]:
         """What it says, and what these of its layers give."""
+        key = self._said.key(inputs) if not layers else None
+        known = self._said.get(key)
+        if known is not None:
+            return known, {}
         asked, layout = self._for(inputs)
         with only_asking(), listening(asked, layers) as features:
-            return call(asked, laid_out(inputs, layout)), features
+            answer = call(asked, laid_out(inputs, layout))
+        self._said.keep(key, answer)
+        return answer, features
 
     def _for(self, inputs: Inputs) -> tuple[nn.Module, torch.memory_format]:
         """The network where the inputs are; where that is another device a copy, for the reference stays."""
@@ -50,6 +64,49 @@ class Teacher:
             network = copy.deepcopy(self.network).to(device) if moved else self.network
             self._asked[device] = network, fast_layout(network, inputs)
         return self._asked[device]
+
+
+class Said:
+    """Answers by what was asked, to the byte, as many as there is room for.
+
+    The first ones stay: who asks the same again does so from the beginning. Where nobody asks anything twice (a loader
+    that shuffles as it likes), it is given up. On other devices than the processor nothing is kept: there a pass takes
+    less time than a look at the inputs.
+
+    Args:
+        most: bytes of answers.
+    """
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most, self._bytes = most, 0
+        self._answers: dict[bytes, Any] = {}
+        self._hits = self._misses = 0
+
+    def key(self, inputs: Inputs) -> bytes | None:
+        """What stands for the inputs; None where it is not worth a look."""
+        tensors = tensors_in(inputs)
+        is_useless = not self._hits and self._misses > IN_VAIN * max(1, len(self._answers))
+        if is_useless or not tensors or any(tensor.device.type != "cpu" for tensor in tensors):
+            return None
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in tensors:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(raw_bytes(tensor))
+        return digest.digest()
+
+    def get(self, key: bytes | None) -> Any:
+        """The answer; None where there is none."""
+        answer = None if key is None else self._answers.get(key)
+        self._hits += answer is not None
+        self._misses += answer is None
+        return answer
+
+    def keep(self, key: bytes | None, answer: Any) -> None:
+        """Keep an answer, as long as there is room."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(answer))
+        if key is not None and size and self._bytes + size <= self._most:
+            self._answers[key] = answer
+            self._bytes += size
 
 
 class Teachers:
