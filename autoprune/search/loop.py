@@ -145,9 +145,7 @@ class _Loop:
         self._first_training = trains[0] if trains and self._assessed is None else 0
         measured = [c.metric for c in spec.constraints if is_cost(c.metric) and c.metric not in COMPUTABLE]
         self._looks_first = bool(measured) and self._first_training > 0
-        self._entitled: deque[tuple[int, int]] = (
-            deque()
-        )  # trials, and rungs from which they go on in any case
+        self._entitled: deque[tuple[int, int]] = deque()  # trials, and rungs from which they go on unranked
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:

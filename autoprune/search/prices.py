@@ -87,10 +87,8 @@ class _Made:
         count = len(next(iter(columns.values()), np.zeros(1)))
         self._columns, self._data, self._count = columns, data, count
         self._factors = [(columns[name], pairs) for name, pairs in data["factors"].items() if name in columns]
-        self._kept: dict[
-            str, Floats
-        ] = {}  # group -> which share of its units stays, of those the architecture has
-        self._width: dict[str, Floats] = {}  # and of those that the reference has
+        # Group -> which share of its units stays, of those that the architecture and that the reference has.
+        self._kept, self._width = dict[str, Floats](), dict[str, Floats]()
         for name, group in data["groups"].items():
             left, units = self._units(group, count)
             self._kept[name], self._width[name] = left / units, left / group["units"]
@@ -189,8 +187,9 @@ class _Made:
         """How many units of a group stay, and how many the architecture has, (N,) each."""
         units = np.full(count, float(group["units"]))
         for name, pairs in group["units_at"].items():
-            scale = np.array([[other / group["units"]] for _, other in pairs])
-            units = units * _looked_up(self._columns[name], [value for value, _ in pairs], scale)[:, 0]
+            if name in self._columns:
+                scale = np.array([[other / group["units"]] for _, other in pairs])
+                units = units * _looked_up(self._columns[name], [value for value, _ in pairs], scale)[:, 0]
         units = np.maximum(np.round(units), 1)
         if group["choice"] not in self._columns:
             return units, units
