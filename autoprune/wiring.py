@@ -145,10 +145,10 @@ def create_study(folder: Path, spec: Spec, made: dict[str, Any], weights: Mappin
 def sampler_for(spec: Spec, profile: Mapping[str, Any], study: Study | None = None) -> BaseSampler:
     """The spec's sampler, told what the profile knows; with trials to look back at, it must not draw its first random
     points again."""
-    from autoprune.search.donors import trained_architecture
     from autoprune.search.foreknown import foreknown
     from autoprune.search.foretold import Foretold
     from autoprune.search.samplers import make_sampler
+    from autoprune.search.starts import trained_architecture
     from autoprune.study.evidence import evidence_of
 
     told = foreknown(spec, profile)

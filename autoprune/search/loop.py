@@ -13,18 +13,18 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autoprune.constraint import COMPUTABLE, is_cost
+from autoprune.constraint import is_cost
 from autoprune.errors import SearchFailed
-from autoprune.record import INHERITED, Evaluation, Request
+from autoprune.record import Evaluation, Request
 from autoprune.search.anchors import first_points
 from autoprune.search.assessors import Assessed
 from autoprune.search.beside import beside
 from autoprune.search.budgets import Budgets
 from autoprune.search.checked import checked
-from autoprune.search.donors import nearest_donor, trained_architecture
 from autoprune.search.growth import Growth
 from autoprune.search.revalidation import OnEvent, run_revalidation
 from autoprune.search.rungs import Orders, Result, next_promotion
+from autoprune.search.starts import Starts
 from autoprune.search.watch import Watch
 from autoprune.space import Value
 from autoprune.study import Study, Trial
@@ -139,12 +139,7 @@ class _Loop:
         self._begun: set[Point] = set()  # of these
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
-        self._trained_architecture = trained_architecture(spec, study.space)
-        trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
-        # Assessors follow a trial from its first rung.
-        self._first_training = trains[0] if trains and self._assessed is None else 0
-        measured = [c.metric for c in spec.constraints if is_cost(c.metric) and c.metric not in COMPUTABLE]
-        self._looks_first = bool(measured) and self._first_training > 0
+        self._starts = Starts(study, in_order=self._assessed is not None)
         self._entitled: deque[tuple[int, int]] = deque()  # trials, and rungs from which they go on unranked
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
@@ -261,7 +256,7 @@ class _Loop:
         if evaluation.rung < self._last_rung:
             losses = [o.loss(evaluation.metrics[o.metric]) for o in self.study.spec.objectives]
             self._rungs[evaluation.rung][evaluation.trial] = Result(losses, violations)
-            if self._is_entitled(evaluation, violations):
+            if self._starts.is_entitled(evaluation, violations):
                 self._entitled.append((evaluation.trial, evaluation.rung))
 
     def _recall(self, trial: Trial) -> None:
@@ -371,7 +366,7 @@ class _Loop:
         while self._barren < MOST_BARREN:
             number, point = self._propose()
             if self._is_new(number, point):
-                request = self._first_request(point)
+                request = self._starts.request(point, self._may_be_at)
                 self._numbers[request.trial] = number
                 self.study.log_request(request)
                 return request
@@ -381,36 +376,9 @@ class _Loop:
         )
         return None
 
-    def _first_request(self, point: dict[str, Value]) -> Request:
-        """The first evaluation of a point: at rung 0, unless nothing of it would be trained there.
-
-        Untrained, an architecture of which no weights are there ranks below every pruned reference, whatever it may
-        become; so it is ranked from the first rung on that trains. Who has its architecture later starts from it.
-        Where a limit on what is measured may spare its training, it is looked at before (see `_is_entitled`).
-        """
-        donor = nearest_donor(self.study, point) if self.study.spec.search.inherit == "nearest" else None
-        is_bare = donor is None and self._is_untrained(point)
-        rung = self._first_training if is_bare and not self._looks_first else 0
-        if rung and not (self._has_room(rung) and self._budgets.allow(rung, self.workers.size)):
-            rung = 0
-        return Request(len(self.study.trials), rung, point, donor=donor)
-
-    def _is_entitled(self, evaluation: Evaluation, violations: Sequence[float]) -> bool:
-        """Whether a trial goes on unranked: of an architecture that is still untrained, within all limits on costs."""
-        return (
-            evaluation.rung < self._first_training
-            and INHERITED not in evaluation.structure
-            and self._is_untrained(evaluation.choices)
-            and all(
-                violation <= 0.0
-                for constraint, violation in zip(self.study.spec.constraints, violations, strict=True)
-                if is_cost(constraint.metric)
-            )
-        )
-
-    def _is_untrained(self, point: Mapping[str, Value]) -> bool:
-        """Whether a point has an architecture for which there are no trained weights."""
-        return any(point[name] != value for name, value in self._trained_architecture.items())
+    def _may_be_at(self, rung: int) -> bool:
+        """Whether there is a worker and a budget for an evaluation at a rung."""
+        return self._has_room(rung) and self._budgets.allow(rung, self.workers.size)
 
     def _propose(self) -> tuple[int, dict[str, Value]]:
         if self._anchors:

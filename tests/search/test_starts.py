@@ -1,4 +1,4 @@
-"""Which trial a new one starts from."""
+"""How trials begin: which trial a new one starts from."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from inline_workers import BASELINE, SPACE, InlineWorkers, landscape, search_spec
 
 from autoprune.record import Donor, Request
-from autoprune.search.donors import nearest_donor
 from autoprune.search.loop import run_search
 from autoprune.search.samplers import make_sampler
+from autoprune.search.starts import nearest_donor
 from autoprune.study import Study
 
 
