@@ -217,6 +217,7 @@ class _Loop:
         if evaluation.state == "finished":
             self._barren = self._failures = 0
             self._rank(evaluation, violations)
+            self._starts.note(evaluation)
             self._has_grown |= self._growth.note(trial.number, evaluation.rung, evaluation.metrics)
             self._tell(evaluation)
         elif evaluation.state == "rejected":

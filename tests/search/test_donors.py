@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from inline_workers import BASELINE, SPACE, InlineWorkers, landscape, search_spec
 
 from autoprune.record import Donor, Request
+from autoprune.search.donors import Donors
 from autoprune.search.loop import run_search
 from autoprune.search.samplers import make_sampler
-from autoprune.search.starts import nearest_donor
 from autoprune.study import Study
 
 
@@ -25,6 +26,15 @@ def study_of(folder: Path, *trials: tuple[dict[str, Any], int]) -> Study:
     for number, (choices, rung) in enumerate(trials):
         study.record(Request(number, rung, choices), landscape(Request(number, rung, choices)))
     return study
+
+
+def nearest_donor(study: Study, choices: dict[str, Any]) -> Donor | None:
+    """The donor for a point among the trials of a study."""
+    donors = Donors(study)
+    for trial in study.trials:
+        for evaluation in trial.evaluations.values():
+            donors.note(evaluation)
+    return donors.nearest(choices)
 
 
 def test_it_is_the_trained_one_that_lost_most_of_what_is_to_go(tmp_path: Path) -> None:
@@ -44,6 +54,21 @@ def test_another_architecture_is_no_donor(tmp_path: Path) -> None:
 def test_bits_do_not_matter(tmp_path: Path) -> None:
     with study_of(tmp_path / "run", (point(0.3, bits=4), 2)) as study:
         assert nearest_donor(study, point(0.4)) is not None
+
+
+def test_among_many_it_is_the_one_that_comparing_them_all_finds(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    names = [name for name in SPACE if name.endswith("ratio")]
+    points = [
+        {**point(0.0), **dict(zip(names, generator.choice([0.0, 0.1, 0.2, 0.4], 4), strict=True))}
+        for _ in range(40)
+    ]
+    wanted = point(0.3)
+    with study_of(tmp_path / "run", *((one, 1) for one in points)) as study:
+        found = nearest_donor(study, wanted)
+    fit = [i for i, one in enumerate(points) if all(one[name] <= 0.3 for name in names)]
+    assert found is not None and len(fit) > 8
+    assert found.trial == max(fit, key=lambda i: (sum(points[i][name] for name in names), -i))
 
 
 def test_one_without_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
