@@ -43,7 +43,7 @@ class Starts:
             may_be_at: whether there is a worker and a budget for a rung; rung 0 has both.
         """
         study = self._study
-        donor = self._donors.nearest(point) if study.spec.search.inherit == "nearest" else None
+        donor = self._donors.nearest(point) if study.spec.search.inherits else None
         rung = 0
         if (
             donor is None

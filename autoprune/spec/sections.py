@@ -279,8 +279,8 @@ class Revalidate(Section):
 
 
 def _inherit(given: Any) -> Any:
-    """Run folders of a few versions say `auto` for what is `nearest`."""
-    return "nearest" if given == "auto" else given
+    """Run folders of a few versions say `auto` for what is left out."""
+    return None if given == "auto" else given
 
 
 class Search(Section):
@@ -301,6 +301,11 @@ class Search(Section):
     stop: Literal["halving", "nni-medianstop", "nni-curvefitting"] = "halving"
     warm_start: bool = Field(default=True, description="true or false")
     profile: Literal["full", "costs"] | None = None
-    inherit: Annotated[Literal["nearest", "reference"], BeforeValidator(_inherit)] = "nearest"
+    inherit: Annotated[Literal["nearest", "reference"] | None, BeforeValidator(_inherit)] = None
     proxy: Literal["auto", "synflow", "jacob_cov", "snip", "grad_norm"] | None = None
     revalidate: Annotated[Revalidate | None, BeforeValidator(switch)] = None
+
+    @property
+    def inherits(self) -> bool:
+        """Whether trials start from one another: where it is left to us, unless re-validations start anew."""
+        return self.inherit == "nearest" or (self.inherit is None and self.revalidate is None)

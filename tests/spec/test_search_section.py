@@ -21,11 +21,14 @@ def problems(**fields: Any) -> list[str]:
 
 
 def test_nothing_is_revalidated_and_trials_start_from_one_another_unless_asked_for() -> None:
-    assert spec().search.revalidate is None and spec().search.inherit == "nearest"
+    assert spec().search.revalidate is None and spec().search.inherits
+    assert spec(search={"inherit": "auto"}).search == spec().search  # what earlier run folders say
+    assert not spec(search={"inherit": "reference"}).search.inherits
 
 
-def test_what_run_folders_call_auto_is_nearest() -> None:
-    assert spec(search={"inherit": "auto"}).search.inherit == "nearest"
+def test_where_a_front_is_revalidated_trials_start_from_the_reference_as_that_does() -> None:
+    assert not spec(search={"revalidate": True}).search.inherits
+    assert spec(search={"revalidate": True, "inherit": "nearest"}).search.inherits
 
 
 @pytest.mark.parametrize(
