@@ -16,9 +16,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.constraint import COMPUTABLE, Objective
+from autoprune.constraint import COMPUTABLE, Objective, is_cost
 from autoprune.errors import BadInput, raised
-from autoprune.search.samplers import BESIDE, REJECTED
+from autoprune.search.samplers import BESIDE, MEASURED, REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
 
@@ -125,10 +125,11 @@ class Sampling:
             told = {} if other is None else {BESIDE: other}
             self._storage.revise(number, values, {**told, "constraints": list(violations)})
         else:
+            # What a guided sampler learns to predict, and what it corrects predictions by.
             costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
-            self._storage.set_trial_user_attr(
-                number, "costs", costs
-            )  # what a guided sampler learns to predict
+            measured = {name: float(metrics[name]) for name in metrics if name not in costs and is_cost(name)}
+            self._storage.set_trial_user_attr(number, "costs", costs)
+            self._storage.set_trial_user_attr(number, MEASURED, measured)
             if other is not None:
                 self._storage.set_trial_system_attr(number, BESIDE, dict(other))
             self._finish(number, values, violations)

@@ -88,18 +88,22 @@ def frugal(
         known: costs and prior; only values of which the prior speaks are taken.
         start: where to begin, shape (d,).
         weights: how much the logarithm of each cost counts; None counts all costs alike, and so do steps towards a
-            limit where no step brings those that count any nearer (one layer alone in integers is no faster).
+            limit where no step brings those that count any nearer. There all choices of a kind may move as one, too:
+            one layer alone in integers is no faster, all of them are.
         power: damages are raised to it: below 1 large ones weigh less than their sum.
     """
     moves = [(j, entry) for j in range(len(encoding.names)) for entry in known.offered(j, STEPS)]
     if not moves:
         return np.zeros((0, len(start)))
     places, entries = np.array([j for j, _ in moves]), np.array([entry for _, entry in moves])
-    row, path, was_allowed = start, [start], bool(known.allowed(start[None])[0])
+    row = encoding.snapped(start[None])[0]
+    path, was_allowed = [row], bool(known.allowed(row[None])[0])
     while len(path) < MOST_STEPS:
-        found = _cheaper(encoding, known, row, places, entries, weights, power)
+        single = _changed(encoding, row, places, entries)
+        found = _cheaper(encoding, known, row, single, weights, power)
         if found is None and not was_allowed:
-            found = _cheaper(encoding, known, row, places, entries, None, power)
+            every = np.vstack([single, _changed_as_one(encoding, row, places, entries)])
+            found = _cheaper(encoding, known, row, every, None, power)
         if found is None:
             break
         row = found
@@ -117,6 +121,16 @@ def _changed(encoding: Encoding, row: Floats, places: NDArray[np.int64], entries
     return encoding.snapped(rows)
 
 
+def _changed_as_one(encoding: Encoding, row: Floats, places: NDArray[np.int64], entries: Floats) -> Floats:
+    """A point with each of the moves of options made by all choices of its kind that have it, (M, d)."""
+    offered = list(zip(places.tolist(), entries.tolist(), strict=True))
+    kinds = dict.fromkeys((int(encoding.kinds[j]), entry) for j, entry in offered if encoding.options[j])
+    rows = np.repeat(row[None], len(kinds), axis=0)
+    for i, (kind, entry) in enumerate(kinds):
+        rows[i, [j for j, other in offered if encoding.kinds[j] == kind and other == entry]] = entry
+    return rows
+
+
 def _burden(known: Known, rows: Floats, weights: Mapping[str, float] | None) -> Floats:
     """What points cost, in logarithms, and what they exceed limits by."""
     costs = known.named_costs(rows)
@@ -131,13 +145,19 @@ def _cheaper(
     encoding: Encoding,
     known: Known,
     row: Floats,
-    places: NDArray[np.int64],
-    entries: Floats,
+    rows: Floats,
     weights: Mapping[str, float] | None,
     power: float,
 ) -> Floats | None:
-    """The point after the best moves, one for each of a few choices; None where nothing saves anything."""
-    rows = _changed(encoding, row, places, entries)
+    """The point after the best moves, one for each of a few choices; None where nothing saves anything.
+
+    Args:
+        encoding: of the points.
+        known: costs and prior.
+        row: before the moves, (d,).
+        rows: after each of them alone, (M, d).
+        weights, power: as in `frugal`.
+    """
     # One by one: what a move adds must not depend on what the others have added already, else powers mix.
     before, after = known.each_prior(row[None]), known.each_prior(rows)
     added = (np.power(after, power) - np.power(before, power)).sum(axis=1)
@@ -151,8 +171,9 @@ def _cheaper(
     for move in np.argsort(-worth, kind="stable"):
         if worth[move] <= 0 or taken == at_once:
             break
-        if result[places[move]] == row[places[move]]:
-            result[places[move]] = rows[move, places[move]]
+        moved = rows[move] != row
+        if (result[moved] == row[moved]).all():
+            result[moved] = rows[move, moved]
             taken += 1
     return result
 
