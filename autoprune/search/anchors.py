@@ -30,10 +30,10 @@ RANK = 0.4
 INTEGER_BITS = 8
 MOST = 20
 PLANNED = 10  # points along one way through the space
-# Of damages that are added up: how far large ones weigh more than their sum is not known.
-POWERS = (1.0, 1.4, 0.8)
-# Of the error of a limited cost, for each: what seems to be just within a limit is beyond it half of the time.
-MARGINS = (-0.5, 0.0, -1.0)
+PLANS = ((1.0, -0.25), (1.4, -0.5), (0.8, 0.0), (1.0, -0.75))
+"""The power of the damages that are added up (how far large ones weigh more than their sum is not known), and the share
+of the error of a limited cost to keep away from its limit: what seems to be just within one is beyond it half of the time.
+"""
 CODING = "store.coding"
 UNTOLD = (".criterion", ".schedule", ".quantizer", ".method")
 
@@ -93,7 +93,7 @@ def _planned(
     start = {name: _nearest(choice, neutral[name]) for name, choice in space.items()}
     start = _with(space, start, CODING, lambda choice: choice.at(1.0))
     points: list[Point] = []
-    for power, margin in zip(POWERS, MARGINS, strict=True):
+    for power, margin in PLANS:
         aimed = told.aiming(margin)
         path = frugal(encoding, aimed, encoding.row(start), weights, power)
         rows = path[aimed.allowed(path)] if len(path) else path
