@@ -32,7 +32,7 @@ MOST = 20
 PLANNED = 10  # points along one way through the space
 PLANS = ((1.0, -0.25), (1.4, -0.5), (0.8, 0.0), (1.0, -0.75))
 """The power of the damages that are added up (how far large ones weigh more than their sum is not known), and the share
-of the error of a limited cost to keep away from its limit: what seems to be just within one is beyond it half of the time.
+of the error of a limited cost to keep away from its limit: half of what seems to be just within one is beyond it.
 """
 CODING = "store.coding"
 UNTOLD = (".criterion", ".schedule", ".quantizer", ".method")
