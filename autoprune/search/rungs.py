@@ -45,7 +45,8 @@ def next_promotion(
     """The next trial to go on, and the rung to evaluate it at; None when no trial may.
 
     Args:
-        rungs: for each rung but the last, trial -> result, in the order in which trials began.
+        rungs: for each rung but the last, trial -> result, in the order in which trials began; empty where none may go
+            on.
         promoted: for each of them, the trials that have gone on.
         reduction: of so many results one goes on.
         orders: of the rungs, where they were asked for before.
@@ -54,6 +55,8 @@ def next_promotion(
     orders = orders or Orders()
     for rung in range(len(rungs) - 1, -1, -1):
         results = rungs[rung]
+        if not results:  # or none that may go on now, whatever is remembered of it
+            continue
         order = orders.best_first(rung, results, anew=at_least > 0)
         trial = orders.first_left(rung, max(at_least, len(order) // reduction), promoted[rung])
         if trial is not None:

@@ -29,6 +29,12 @@ def test_the_highest_rung_comes_first() -> None:
     assert next_promotion(rungs, [{1}, {2}], 3) == (2, 1)
 
 
+def test_a_rung_that_is_closed_for_now_lets_nobody_go_on_whatever_is_remembered_of_it() -> None:
+    orders, open_rungs = Orders(), [results(3.0, 1.0, 2.0), {1: Result([1.0], [])}]
+    assert next_promotion(open_rungs, [{1}, set()], 1, orders=orders) == (1, 2)
+    assert next_promotion([open_rungs[0], {}], [{0, 1, 2}, set()], 1, orders=orders) is None
+
+
 def test_a_late_better_result_still_goes_on() -> None:
     assert next_promotion([results(3.0, 1.0, 2.0, 0.5)], [{1}], 3) == (3, 1)
 
