@@ -16,9 +16,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.constraint import COMPUTABLE, Objective, is_cost
+from autoprune.constraint import COMPUTABLE, Objective
 from autoprune.errors import BadInput, raised
-from autoprune.search.samplers import BESIDE, MEASURED, REJECTED
+from autoprune.search.samplers import BESIDE, REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
 
@@ -125,11 +125,9 @@ class Sampling:
             told = {} if other is None else {BESIDE: other}
             self._storage.revise(number, values, {**told, "constraints": list(violations)})
         else:
-            # What a guided sampler learns to predict, and what it corrects predictions by.
+            # What a guided sampler learns to predict.
             costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
-            measured = {name: float(metrics[name]) for name in metrics if name not in costs and is_cost(name)}
             self._storage.set_trial_user_attr(number, "costs", costs)
-            self._storage.set_trial_user_attr(number, MEASURED, measured)
             if other is not None:
                 self._storage.set_trial_system_attr(number, BESIDE, dict(other))
             self._finish(number, values, violations)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 REJECTED = "rejected"
 """System attribute of trials whose values were made up, since they break constraints that can be computed."""
 
-MEASURED = "measured"
-"""User attribute of trials: costs that were measured."""
-
 BESIDE = "beside"
 """System attribute of trials that tell of another point, too: `point`, `values` and `violations`, None for unknown."""
 

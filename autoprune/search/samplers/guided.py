@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 
 from autoprune.pareto import Floats, front_mask
-from autoprune.search.samplers import BESIDE, MEASURED, REJECTED
+from autoprune.search.samplers import BESIDE, REJECTED
 from autoprune.search.samplers.acquisition import expected_gain
 from autoprune.search.samplers.belief import Belief, Beside, Results
 from autoprune.search.samplers.encoding import Encoding
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 RETUNE = 0.05  # growth of the trials after which kernels are learned again
-LOOK_AGAIN = 1.1  # the same for how far off computed costs are
 CANDIDATES = 400
 ROUNDS = 2  # of local search around the best candidates
 FAMILIAR = 2 / 3  # share of the first points that have the familiar values
@@ -71,7 +70,7 @@ class GuidedSampler(OwnSampler):
         costs: computes costs of a point that need no trial (params, macs, size_bytes), by name; called some hundred
             times a proposal. An objective or a constraint that equals one of them, up to a factor and an offset,
             is computed instead of learned. Without it costs are predicted from the user attribute "costs" of the
-            trials, where they have it. Those with an error are corrected by the user attribute "measured".
+            trials, where they have it.
         prior: choice -> value -> loss to expect, in any unit: how far it is right is learned.
         limits: cost -> (lowest, highest) that is allowed: points beyond are proposed only where no others are found.
         startup: trials with a result before anything is believed.
@@ -226,7 +225,7 @@ class _Memory:
         self.encoding = Encoding(space)
         self.known = known(self.encoding)
         self.rows: dict[int, Floats] = {}
-        self.tuned = self._corrected = 0
+        self.tuned = 0
         self._told: dict[int, _Told] = {}
         self._seen: set[bytes] = set()
         self._surrogates: list[Surrogate] = []
@@ -240,17 +239,12 @@ class _Memory:
                 self.rows[trial._trial_id] = row
                 self._seen.add(row.tobytes())
         self.known.look_at_proxies()
-        if self.known.is_rough and len(self.rows) > LOOK_AGAIN * self._corrected:
-            self._corrected = len(self.rows)
-            self.known.correct(*self._told_by(trials, MEASURED))
-        if not self.known.is_exact:
-            self.known.learn(*self._told_by(trials, "costs"))
-
-    def _told_by(self, trials: list[FrozenTrial], attribute: str) -> tuple[Floats, list[Mapping[str, float]]]:
-        """The rows (N, d) of the trials that have a user attribute, and what it says of each."""
-        told = [t for t in trials if t._trial_id in self.rows and attribute in t.user_attrs]
-        rows = np.array([self.rows[t._trial_id] for t in told]).reshape(-1, len(self.encoding.names))
-        return rows, [t.user_attrs[attribute] for t in told]
+        if self.known.is_exact:
+            return
+        told = [t for t in trials if t._trial_id in self.rows and "costs" in t.user_attrs]
+        if told:
+            rows = np.array([self.rows[t._trial_id] for t in told])
+            self.known.learn(rows, [t.user_attrs["costs"] for t in told])
 
     def results(self, trials: list[FrozenTrial], directions: list[StudyDirection]) -> Results:
         """What finished trials found, as arrays without infinities."""

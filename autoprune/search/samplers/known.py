@@ -17,7 +17,6 @@ Prior = Mapping[str, Mapping[Any, float]]
 Limits = Mapping[str, tuple[float, float]]
 
 
-LEAST_CORRECTING = 3  # trials that measured a cost, before what is foreseen of it is corrected
 LEAST_TOLD = 8  # trials that tell of their costs, before costs of other points are predicted from them
 REMEMBERED = 100_000  # points whose costs are kept
 DOUBT = 0.3  # standard deviation of the logarithm of a loss that is expected
@@ -73,7 +72,6 @@ class Known:
         self._remembered: dict[bytes, list[float]] = {}
         self._told: Ridge | None = None
         self._learned = 0
-        self._off: dict[str, float] = {}  # cost -> measured by foreseen
         self._names: list[str] = []
         expected = {
             j: {
@@ -132,23 +130,6 @@ class Known:
             table = np.array([[costs[name] for name in self._names] for costs in told], dtype=float)
             self._told = Ridge(alpha=0.01).fit(self._encoding.features(rows), _logs(table))
 
-    def correct(self, rows: Floats, told: Sequence[Mapping[str, float]]) -> None:
-        """Correct costs that are known roughly by how far off they were, in the middle, for trials that measured them.
-
-        A table of times is made on an idle machine; the trials of a search run beside each other.
-
-        Args:
-            rows: (N, d).
-            told: for each the costs that were measured.
-        """
-        self._off = {}
-        for name, foreseen in self.named_costs(rows).items():
-            if name in self._errors:
-                pairs = [(costs.get(name, 0.0), own) for costs, own in zip(told, foreseen, strict=True)]
-                ratios = [measured / own for measured, own in pairs if measured > 0.0 < own]
-                if len(ratios) >= LEAST_CORRECTING:
-                    self._off[name] = float(np.median(ratios))
-
     def costs(self, rows: Floats) -> Floats:
         """Costs of points (N, C); exact where they are computed, C = 0 where nothing is known of them."""
         if self._ask is None:
@@ -160,17 +141,10 @@ class Known:
         if self._ask_all is not None:
             table = self._ask_all(self._encoding.columns(rows))
             self._names = self._names or sorted(table)
-            costs = np.column_stack([table[name] for name in self._names])
-        else:
-            if len(self._remembered) > REMEMBERED:
-                self._remembered.clear()
-            costs = np.array([self._cost(row) for row in rows], dtype=float).reshape(len(rows), -1)
-        return np.asarray(costs * [self._off.get(name, 1.0) for name in self._names])
-
-    @property
-    def is_rough(self) -> bool:
-        """Whether some of the costs that are computed may be off."""
-        return self.is_exact and bool(self._errors)
+            return np.column_stack([table[name] for name in self._names])
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.clear()
+        return np.array([self._cost(row) for row in rows], dtype=float).reshape(len(rows), -1)
 
     @property
     def is_exact(self) -> bool:

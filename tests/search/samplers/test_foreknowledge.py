@@ -132,23 +132,6 @@ def test_what_is_known_only_roughly_may_be_beyond_a_limit_as_far_as_it_may_be_wr
         assert (aimed.named_costs(path[aimed.allowed(path)])["size"] <= limit).all()
 
 
-def test_what_was_measured_corrects_what_is_known_only_roughly() -> None:
-    encoding = Encoding(SPACE)
-    told = Known(encoding, Sizes(), PRIOR, {"size": (0.0, 100.0)}, errors={"size": 0.2})
-    rows = np.array([encoding.row({**START, "prune.0.ratio": ratio}) for ratio in (0.0, 0.2, 0.4, 0.8)])
-    sizes = told.named_costs(rows)["size"]
-    measured = [{"size": factor * size} for factor, size in zip((1.3, 1.2, 1.25, 9.0), sizes, strict=True)]
-    told.correct(rows[:2], measured[:2])
-    assert told.named_costs(rows)["size"].tolist() == sizes.tolist()  # two may be chance
-    told.correct(rows, [{}, *measured[:1], *measured[1:3]])
-    assert told.named_costs(rows)["size"] == pytest.approx(sizes * 1.25, rel=0.1)
-    told.correct(rows, measured)
-    assert told.named_costs(rows)["size"] == pytest.approx(sizes * np.median([1.3, 1.2, 1.25, 9.0]))
-    exact = Known(encoding, Sizes(), PRIOR, {"size": (0.0, 100.0)})
-    exact.correct(rows, measured)
-    assert exact.named_costs(rows)["size"].tolist() == sizes.tolist() and not exact.is_rough
-
-
 def test_a_plan_gets_past_single_steps_that_lead_nowhere() -> None:
     class Integers(Sizes):
         """Milliseconds that are less only where all layers are integers, and more where some are."""
