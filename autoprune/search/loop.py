@@ -140,7 +140,9 @@ class _Loop:
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
         self._starts = Starts(study, in_order=self._assessed is not None)
-        self._entitled: deque[tuple[int, int]] = deque()  # trials, and rungs from which they go on unranked
+        self._entitled: list[
+            int
+        ] = []  # trials that go on unranked from rung 0, the only one without training
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:
@@ -258,7 +260,7 @@ class _Loop:
             losses = [o.loss(evaluation.metrics[o.metric]) for o in self.study.spec.objectives]
             self._rungs[evaluation.rung][evaluation.trial] = Result(losses, violations)
             if self._starts.is_entitled(evaluation, violations):
-                self._entitled.append((evaluation.trial, evaluation.rung))
+                self._entitled.append(evaluation.trial)
 
     def _recall(self, trial: Trial) -> None:
         """Learn of a trial from before this driver was started."""
@@ -269,7 +271,7 @@ class _Loop:
         for rung in (*trial.evaluations, *(() if trial.pending is None else (trial.pending,))):
             if 1 <= rung <= self._last_rung:
                 self._promoted[rung - 1].add(trial.number)
-        self._entitled = deque(one for one in self._entitled if one[0] not in self._promoted[one[1]])
+        self._entitled = [one for one in self._entitled if one not in self._promoted[0]]
         self._anchors = deque(point for point in self._anchors if point != trial.choices)
         self._barren = self._failures = 0  # what was tried before says nothing about what will be
         self._given_up = ""
@@ -339,10 +341,8 @@ class _Loop:
         allowed = [rung - 1 for rung in open_rungs if rung and self._budgets.allow(rung, size)]
         if not allowed:
             return None
-        for trial, rung in self._entitled:
-            if rung in allowed:
-                self._entitled.remove((trial, rung))
-                return trial, rung + 1
+        if self._entitled and 0 in allowed:
+            return self._entitled.pop(0), 1
         if self._assessed is not None:
             results = [self._rungs[rung] if rung in allowed else {} for rung in range(self._last_rung)]
             return self._assessed.next_promotion(results, self._promoted)

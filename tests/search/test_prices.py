@@ -14,6 +14,18 @@ from autoprune.search.prices import Prices
 from autoprune.space import Space
 from autoprune.spec import load_spec
 
+LAYER = {
+    "layer": "l",
+    "params": 64,
+    "macs": 64,
+    "can_round": True,
+    "axes": [[["a", 1.0]], []],
+    "reads": 1,
+    "writes": 0,
+    "outputs": 8,
+}
+"""A layer whose outputs are the group `a`."""
+
 
 @pytest.fixture(scope="module")
 def evaluator() -> Evaluator:
@@ -95,18 +107,8 @@ def test_groups_that_share_an_axis_add_up_and_those_that_factor_it_multiply() ->
 
 
 def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() -> None:
-    term = {
-        "layer": "l",
-        "params": 64,
-        "macs": 64,
-        "can_round": True,
-        "axes": [[["a", 1.0]], []],
-        "reads": 1,
-        "writes": 0,
-        "outputs": 8,
-    }
     data = {
-        "terms": [term],
+        "terms": [LAYER],
         "groups": {"a": {"choice": "r", "units": 8, "together": 1, "units_at": {}}},
         "channel_multiple": 1,
         "bits": {"l": ["w", "x"]},
@@ -127,19 +129,9 @@ def test_times_of_layers_are_interpolated_between_widths_and_chosen_by_bits() ->
 
 
 def test_a_layer_made_narrow_takes_what_one_cut_to_that_width_takes() -> None:
-    term = {
-        "layer": "l",
-        "params": 64,
-        "macs": 64,
-        "can_round": True,
-        "axes": [[["a", 1.0]], []],
-        "reads": 1,
-        "writes": 0,
-        "outputs": 8,
-    }
     halved = {"l": (0.5, 0.5)}
     data = {
-        "terms": [term],
+        "terms": [LAYER],
         "groups": {
             "a": {"choice": "r", "units": 8, "together": 1, "units_at": {"width": [(1.0, 8), (0.5, 4)]}}
         },
