@@ -29,7 +29,7 @@ from autoprune.sensitivity import Calibration, Damage, estimates, fisher
 from autoprune.space import ARCHITECTURE, Choices, Space, Value
 from autoprune.structure import Group
 from autoprune.structure.parametrize import make_model
-from autoprune.targets import Runnable
+from autoprune.targets import Measurement, Runnable
 from autoprune.targets.latency_table import LatencyTable
 from autoprune.task import Batch, Split, example_inputs
 from autoprune.task.collate import join, length
@@ -238,10 +238,11 @@ class Foresight:
         known = self._table.get(signature)
         if known is None:
             try:
-                known = self._timed(_integer(alone, example) if integer else alone, example)
+                found = self._timed(_integer(alone, example) if integer else alone, example)
             except Exception:  # a layer that the target does not run alone is left out of the table
                 return None
-            self._table.put(signature, known)
+            known = found.latency_ms
+            self._table.put(signature, known, lasting=not found.unstable)
         return known
 
     def time_point(self, point: Point, brief: bool = True) -> float | None:
@@ -249,22 +250,25 @@ class Foresight:
 
         Args:
             point: all choices.
-            brief: measure in a tenth of the time that a trial is measured for.
+            brief: measure in a tenth of the time that a trial is measured for, if that is steady.
         """
         choices = Choices(point)
         try:
             model, context = self._shape(choices)
             network = finalized(self._techniques, model, choices, context)
-            return self._timed(network, self._example, brief=brief)
+            found = self._timed(network, self._example, brief=brief)
+            if found.unstable and brief:
+                found = self._timed(network, self._example, brief=False)
+            return found.latency_ms
         except Exception:  # whatever a point breaks is for its trial to tell
             return None
 
-    def _timed(self, model: nn.Module, example: Inputs, *, brief: bool = True) -> float:
+    def _timed(self, model: nn.Module, example: Inputs, *, brief: bool = True) -> Measurement:
         target = self._base.target
-        measure: Callable[[Runnable, Inputs], Any] = target.measure
+        measure: Callable[[Runnable, Inputs], Measurement] = target.measure
         if brief:
             measure = getattr(target, "measure_briefly", measure)
-        return float(measure(target.build(model, example), example).latency_ms)
+        return measure(target.build(model, example), example)
 
     def _input_of(self, layer: str) -> torch.Tensor | None:
         """What a layer of the reference gets when it is called for the example; None if it is not called."""

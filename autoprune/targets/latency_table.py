@@ -30,13 +30,23 @@ class LatencyTable:
         key = getattr(target, "machine_key", None)
         self._path = None if key is None else cache_folder() / f"{what}-{key()}.json"
         self.known = self._read()
+        self._passing: dict[str, float] = {}  # for this process
 
     def get(self, signature: str) -> float | None:
         """What is known of a signature."""
-        return self.known.get(signature)
+        return self.known.get(signature, self._passing.get(signature))
 
-    def put(self, signature: str, milliseconds: float) -> None:
-        """Remember a measurement; a folder that cannot be written is no reason to fail."""
+    def put(self, signature: str, milliseconds: float, *, lasting: bool = True) -> None:
+        """Remember a measurement; a folder that cannot be written is no reason to fail.
+
+        Args:
+            signature: of what was measured.
+            milliseconds: it took.
+            lasting: for later searches, too.
+        """
+        if not lasting:
+            self._passing[signature] = milliseconds
+            return
         self.known[signature] = milliseconds
         if self._path is None:
             return

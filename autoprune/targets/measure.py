@@ -1,10 +1,11 @@
 """Latency, measured so that it can be an objective.
 
 A process of its own, without torch, holds a lock that is one per machine while it measures. The candidate and
-a fixed reference network run in alternating short blocks, in shuffled order. Their minima share whatever the
-machine does at the time, so the value is the ratio of the two, times what the reference takes on the quiet
-machine: that is calibrated once per machine and runtime, and kept in the cache folder (`AUTOPRUNE_CACHE`,
-else `~/.cache/autoprune`).
+a fixed reference network run in alternating short blocks, in shuffled order. The value is the ratio of their minima,
+times what the reference takes on the quiet machine: that is calibrated once per machine and runtime, and kept in the
+cache folder (`AUTOPRUNE_CACHE`, else `~/.cache/autoprune`). A ratio alone does not undo what a neighbour on the same
+processor does: a network of integers takes 1.4 times as long where the reference takes 1.2 times as long. So a
+measurement goes on until the reference is as fast as on the quiet machine, mostly within a second, or is unstable.
 
 `python -m autoprune.targets.measure` is the process; it answers JSON lines on its standard input with JSON
 lines on its standard output and ends when its input does. `MeasuringProcess` is the other side.
@@ -16,6 +17,7 @@ import atexit
 import contextlib
 import getpass
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -40,12 +42,15 @@ from autoprune.targets.target import Measurement
 
 WARM_UP_CALLS = 10
 WARM_UP_SECONDS = 0.3
-SPREAD = 0.05
-ATTEMPTS = 3
-CALIBRATION_ROUNDS = 60
+STEADY, QUIET = (
+    0.05,
+    1.07,
+)  # how far the halves of a measurement may differ, and the reference exceed the calibrated
+ATTEMPTS, PATIENCE = 3, 200  # at least so many, and for as long as so many blocks should take
+CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 2.0, 20.0, 0.1  # the last one: a share of the blocks
 ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
-# Part of the key of the calibrated time: raise it whenever the reference network changes.
-REFERENCE_VERSION = 1
+# Part of the key of all times that are kept: raise it whenever the reference network or the way of measuring changes.
+MEASURING_VERSION = 2
 
 
 class MeasuringProcess:
@@ -184,7 +189,7 @@ def measure_file(request: dict[str, Any]) -> dict[str, Any]:
         candidate = RUNTIMES[request["runtime"]](Path(request["model"]), dict(inputs), threads, provider)
     reference = _reference_runner(threads, provider)
     with FileLock(_lock_file()):
-        calibrated = calibrated_ms(reference, threads, request["block_ms"], provider)
+        calibrated = calibrated_ms(reference, threads, provider)
         found = measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
         return {**found, **measured_energy(candidate, energy_counter(provider), found["median_ms"])}
 
@@ -192,21 +197,24 @@ def measure_file(request: dict[str, Any]) -> dict[str, Any]:
 def measure_runs(
     candidate: Run, reference: Run, calibrated: float, rounds: int, block_ms: float
 ) -> dict[str, Any]:
-    """Measure, and again while the two halves of the rounds disagree by more than 5 %."""
+    """Measure, and again while the two halves of the rounds disagree or the reference is slower than calibrated."""
     blocks: list[tuple[list[float], list[float]]] = []
     for run in (candidate, reference):
         _warm_up(run)
-    for _ in range(ATTEMPTS):
+    patience = time.perf_counter() + PATIENCE * block_ms / 1e3
+    for attempt in itertools.count(1):
         blocks += [_round(candidate, reference, block_ms, seed=len(blocks) + i) for i in range(rounds)]
-        spread = abs(_ratio(blocks[::2]) / _ratio(blocks[1::2]) - 1)
-        if spread <= SPREAD:
+        halves = blocks[::2], blocks[1::2]
+        spread = abs(_ratio(halves[0]) / _ratio(halves[1]) - 1)
+        is_steady = spread <= STEADY and max(map(_reference_ms, halves)) <= QUIET * calibrated
+        if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
         "latency_ms": _ratio(blocks) * calibrated,
         "median_ms": statistics.median(time for mine, _ in blocks for time in mine),
         "spread": spread,
-        "unstable": spread > SPREAD,
-        "reference_ms": min(min(theirs) for _, theirs in blocks),
+        "unstable": not is_steady,
+        "reference_ms": _reference_ms(blocks),
         "rounds": len(blocks),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     }
@@ -226,7 +234,12 @@ def measured_energy(run: Run, counter: Counter | None, milliseconds: float) -> d
 
 def _ratio(blocks: list[tuple[list[float], list[float]]]) -> float:
     """Candidate to reference, each by its fastest runs."""
-    return min(min(mine) for mine, _ in blocks) / min(min(theirs) for _, theirs in blocks)
+    return min(min(mine) for mine, _ in blocks) / _reference_ms(blocks)
+
+
+def _reference_ms(blocks: list[tuple[list[float], list[float]]]) -> float:
+    """The fastest run of the reference."""
+    return min(min(theirs) for _, theirs in blocks)
 
 
 def _round(candidate: Run, reference: Run, block_ms: float, seed: int) -> tuple[list[float], list[float]]:
@@ -293,7 +306,7 @@ def reference_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str = "cpu") -> float:
+def calibrated_ms(reference: Run, threads: int, provider: str = "cpu") -> float:
     """What the reference takes on this machine when it is quiet, measured once and cached."""
     cached = cache_folder() / f"reference-{machine_key(threads, provider)}.json"
     try:
@@ -301,9 +314,12 @@ def calibrated_ms(reference: Run, threads: int, block_ms: float, provider: str =
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or damaged: measured now
     _warm_up(reference)
-    best = min(min(_block(reference, block_ms)) for _ in range(CALIBRATION_ROUNDS))
-    write_cache(cached, {"milliseconds": best})
-    return best
+    end, fastest = time.perf_counter() + CALIBRATION_SECONDS, list[float]()
+    while time.perf_counter() < end:
+        fastest.append(min(_block(reference, CALIBRATION_BLOCK_MS)))
+    quiet = float(np.quantile(fastest, FASTEST))
+    write_cache(cached, {"milliseconds": quiet})
+    return quiet
 
 
 def machine_key(threads: int, provider: str) -> str:
@@ -311,7 +327,7 @@ def machine_key(threads: int, provider: str) -> str:
     import onnxruntime
 
     parts: tuple[Any, ...] = (
-        platform.node(), _processor(), onnxruntime.__version__, threads, REFERENCE_VERSION
+        platform.node(), _processor(), onnxruntime.__version__, threads, MEASURING_VERSION
     )  # fmt: skip
     parts += () if provider == "cpu" else (provider,)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

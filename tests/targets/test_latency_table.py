@@ -40,6 +40,14 @@ def test_another_process_finds_what_one_has_measured(cache: Path) -> None:
     assert table("elsewhere").get("conv 16") is None
 
 
+def test_a_passing_measurement_is_for_this_process_only(cache: Path) -> None:
+    here = table()
+    here.put("conv 16", 0.25, lasting=False)
+    here.put("conv 32", 0.5)
+    assert here.get("conv 16") == 0.25
+    assert table().get("conv 16") is None
+
+
 def test_a_damaged_file_is_measured_anew(cache: Path) -> None:
     table().put("conv", 0.25)
     for file in cache.glob("layers-*.json"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,21 +115,43 @@ def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
     assert "KeyError" in bad["error"]
 
 
+def measured(monkeypatch: pytest.MonkeyPatch, *blocks: tuple[float, float]) -> dict[str, Any]:
+    """What comes of rounds in which candidate and reference take these milliseconds; the last goes on for ever."""
+    given = itertools.chain(blocks, itertools.repeat(blocks[-1]))
+    monkeypatch.setattr(measure, "_round", lambda *_, **__: tuple([ms] for ms in next(given)))
+    return measure_runs(lambda: None, lambda: None, calibrated=2.0, rounds=2, block_ms=0.01)
+
+
 def test_halves_that_disagree_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    ratios = iter([1.0, 1.2, 1.0, 1.01, 1.0])
-    monkeypatch.setattr(measure, "_ratio", lambda blocks: next(ratios))
-    found = measure_runs(lambda: None, lambda: None, calibrated=2.0, rounds=2, block_ms=0.01)
+    found = measured(monkeypatch, (1.0, 2.0), (1.2, 2.0), (1.0, 2.0), (1.01, 2.0))
     assert found["rounds"] == 4
     assert found["spread"] == pytest.approx(0.0099, abs=1e-3)
-    assert found["latency_ms"] == 2.0
+    assert found["latency_ms"] == 1.0
+    assert not found["unstable"]
+
+
+def test_a_reference_slower_than_calibrated_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A neighbour slows the candidate by half and the reference by a fifth, both steadily.
+    found = measured(monkeypatch, (1.5, 2.4), (1.5, 2.4), (1.0, 2.0), (1.0, 2.0))
+    assert found["rounds"] == 4
+    assert found["latency_ms"] == 1.0
+    assert not found["unstable"]
+
+
+def test_a_machine_that_never_gets_quiet_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(monkeypatch, (1.5, 2.4))
+    assert found["rounds"] >= 2 * measure.ATTEMPTS
+    assert found["spread"] == 0.0
+    assert found["unstable"]
 
 
 def test_the_reference_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
-    first = calibrated_ms(lambda: sum(range(100)), 1, 0.01)
-    assert calibrated_ms(lambda: pytest.fail("measured again"), 1, 0.01) == first
+    monkeypatch.setattr(measure, "CALIBRATION_SECONDS", 0.05)
+    first = calibrated_ms(lambda: sum(range(100)), 1)
+    assert calibrated_ms(lambda: pytest.fail("measured again"), 1) == first
     next(tmp_path.iterdir()).write_text("damaged")
-    assert calibrated_ms(lambda: None, 1, 0.01) > 0
+    assert calibrated_ms(lambda: None, 1) > 0
 
 
 def test_the_reference_is_always_the_same() -> None:
