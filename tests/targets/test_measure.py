@@ -21,6 +21,7 @@ from autoprune.errors import ModelError, TargetError
 from autoprune.targets import measure
 from autoprune.targets.measure import (
     MeasuringProcess,
+    answer_requests,
     calibrated_ms,
     measure_runs,
     reference_model,
@@ -102,13 +103,18 @@ def test_the_process_loads_no_torch() -> None:
     assert found.stdout.strip() == "set()"
 
 
-def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(reference_model())
-    np.savez(tmp_path / "inputs.npz", **INPUTS)
-    files = {"model": str(tmp_path / "model.onnx"), "inputs": str(tmp_path / "inputs.npz")}
+def own_request(folder: Path) -> str:
+    """A line that asks for the reference network, measured against itself."""
+    (folder / "model.onnx").write_bytes(reference_model())
+    np.savez(folder / "inputs.npz", **INPUTS)
+    files = {"model": str(folder / "model.onnx"), "inputs": str(folder / "inputs.npz")}
     request = {**files, "runtime": "onnxruntime", "threads": 1, "rounds": 2, "block_ms": 2, "provider": "cpu"}
+    return json.dumps(request) + "\n"
+
+
+def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
     answers = io.StringIO()
-    measure.answer_requests(io.StringIO(json.dumps(request) + "\n{}\n"), answers)
+    answer_requests(io.StringIO(own_request(tmp_path) + "{}\n"), answers)
     good, bad = map(json.loads, answers.getvalue().splitlines())
     # The reference measured against itself takes what it takes.
     assert good["latency_ms"] == pytest.approx(good["reference_ms"], rel=0.5)
@@ -152,6 +158,21 @@ def test_the_reference_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert calibrated_ms(lambda: pytest.fail("measured again"), 1) == first
     next(tmp_path.iterdir()).write_text("damaged")
     assert calibrated_ms(lambda: None, 1) > 0
+
+
+def test_a_calibration_that_was_never_quiet_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(measure, "CALIBRATION_SECONDS", 0.05)
+    answers, request = io.StringIO(), own_request(tmp_path)
+    answer_requests(io.StringIO(request), answers)
+    (calibrated,) = tmp_path.glob("reference-*.json")
+    calibrated.write_text(json.dumps({"milliseconds": 1e3}))
+    answer_requests(io.StringIO(request), answers)
+    first, second = map(json.loads, answers.getvalue().splitlines())
+    assert second["latency_ms"] == pytest.approx(first["latency_ms"], rel=0.5)
+    assert json.loads(calibrated.read_text())["milliseconds"] < 100
 
 
 def test_the_reference_is_always_the_same() -> None:
