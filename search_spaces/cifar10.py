@@ -14,6 +14,7 @@ from autoprune.references import resolve
 from autoprune.task import ClassificationTask, CropAndFlip, Data, InputFormat, make_data
 
 resnet = resolve("resnet.py:resnet", folder=Path(__file__).parent)
+small_cnn = resolve("small_cnn.py:small_cnn", folder=Path(__file__).parent)
 
 
 class Cifar10(ClassificationTask):
@@ -45,6 +46,12 @@ class Cifar10(ClassificationTask):
         if self._weights is not None and is_baseline:
             _fill(network, self._weights)
         return network
+
+
+def cifar10_cnn(*, width: float = 1.0, depth: int = 3, kernel_size: int = 3) -> nn.Module:
+    """A small convolutional network for pictures in colour, see `small_cnn.py`."""
+    network: nn.Module = small_cnn(width=width, depth=depth, kernel_size=kernel_size, in_channels=3)
+    return network
 
 
 def _load(path: Path) -> dict[str, Any]:
