@@ -75,7 +75,8 @@ def first_points(study: Study) -> list[Point]:
     encoding = Encoding(space.distributions())
     told = Known(encoding, known.prices, known.prior, known.limits, errors=known.errors)
     planned = _planned(space, neutral, told, encoding, known.weights)
-    uniform = [point for point in uniform if told.allowed(encoding.row(point)[None])[0]]
+    kept = told.allowed(np.stack([encoding.row(point) for point in uniform]))
+    uniform = [point for point, is_kept in zip(uniform, kept, strict=True) if is_kept]
     mixed = [point for pair in zip_longest(planned, uniform) for point in pair if point is not None]
     found: list[Point] = []
     for point in mixed:

@@ -66,13 +66,10 @@ class Known:
         self.margin = 1.0
         self._encoding, self._proxies = encoding, proxies
         self._used: tuple[str, ...] = ()  # of the proxies, until the next look at the trials
-        self._ask = costs
-        self._ask_all = getattr(costs, "columns", None)
+        self._computed = None if costs is None else _Computed(encoding, costs)
         self._limits, self._errors = limits or {}, errors or {}
-        self._remembered: dict[bytes, list[float]] = {}
         self._told: Ridge | None = None
         self._learned = 0
-        self._names: list[str] = []
         expected = {
             j: {
                 value: loss
@@ -93,9 +90,9 @@ class Known:
         return bool(self._prior)
 
     def aiming(self, margin: float) -> Known:
-        """The same with another margin."""
+        """The same with another margin; both remember the costs of the same points."""
         other = copy.copy(self)
-        other._remembered, other.margin = dict(self._remembered), margin
+        other.margin = margin
         return other
 
     def doubted(self, generator: np.random.Generator) -> Known:
@@ -122,41 +119,33 @@ class Known:
             rows: (N, d).
             told: costs of each.
         """
-        if self._ask is not None or len(told) < max(LEAST_TOLD, 1.1 * self._learned):
+        if self.is_exact or len(told) < max(LEAST_TOLD, 1.1 * self._learned):
             return
         self._learned = len(told)
-        self._names = sorted(set.intersection(*(set(costs) for costs in told)))
-        if self._names:
-            table = np.array([[costs[name] for name in self._names] for costs in told], dtype=float)
+        names = sorted(set.intersection(*(set(costs) for costs in told)))
+        if names:
+            table = np.array([[costs[name] for name in names] for costs in told], dtype=float)
             self._told = Ridge(alpha=0.01).fit(self._encoding.features(rows), _logs(table))
 
     def costs(self, rows: Floats) -> Floats:
         """Costs of points (N, C); exact where they are computed, C = 0 where nothing is known of them."""
-        if self._ask is None:
-            if self._told is None:
-                return np.zeros((len(rows), 0))
-            return np.asarray(
-                np.expm1(self._told.predict(self._encoding.features(rows)).reshape(len(rows), -1))
-            )
-        if self._ask_all is not None:
-            table = self._ask_all(self._encoding.columns(rows))
-            self._names = self._names or sorted(table)
-            return np.column_stack([table[name] for name in self._names])
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.clear()
-        return np.array([self._cost(row) for row in rows], dtype=float).reshape(len(rows), -1)
+        if self._computed is not None:
+            return self._computed.of(rows)
+        if self._told is None:
+            return np.zeros((len(rows), 0))
+        return np.asarray(np.expm1(self._told.predict(self._encoding.features(rows)).reshape(len(rows), -1)))
 
     @property
     def is_exact(self) -> bool:
         """Whether costs are computed rather than predicted."""
-        return self._ask is not None
+        return self._computed is not None
 
     def named_costs(self, rows: Floats) -> dict[str, Floats]:
         """Computed costs by name, (N,) each; none where they are not computed."""
-        if not self.is_exact:
+        if self._computed is None:
             return {}
-        costs = self.costs(rows)
-        return dict(zip(self._names, costs.T, strict=True))
+        costs = self._computed.of(rows)
+        return dict(zip(self._computed.names, costs.T, strict=True))
 
     def allowed(self, rows: Floats) -> NDArray[np.bool_]:
         """Which points keep all limits on costs, (N,)."""
@@ -217,12 +206,40 @@ class Known:
         """Go by those proxies from now on that the trials speak for."""
         self._used = self._proxies.used() if self._proxies is not None else ()
 
-    def _cost(self, row: Floats) -> list[float]:
+
+class _Computed:
+    """Costs that are computed: of all points at once where that is offered, else of each, remembered.
+
+    Args:
+        encoding: of the points.
+        ask: as `costs` of `Known`.
+
+    Attributes:
+        names: of the costs, in their order; known once some were computed.
+    """
+
+    def __init__(self, encoding: Encoding, ask: Costs) -> None:
+        self.names: list[str] = []
+        self._encoding, self._ask = encoding, ask
+        self._ask_all = getattr(ask, "columns", None)
+        self._remembered: dict[bytes, list[float]] = {}
+
+    def of(self, rows: Floats) -> Floats:
+        """Costs of points (N, C)."""
+        if self._ask_all is not None:
+            table = self._ask_all(self._encoding.columns(rows))
+            self.names = self.names or sorted(table)
+            return np.column_stack([table[name] for name in self.names])
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.clear()
+        return np.array([self._of_one(row) for row in rows], dtype=float).reshape(len(rows), -1)
+
+    def _of_one(self, row: Floats) -> list[float]:
         key = row.tobytes()
-        if key not in self._remembered and self._ask is not None:
+        if key not in self._remembered:
             named = self._ask(self._encoding.point(row))
-            self._names = self._names or sorted(named)
-            self._remembered[key] = [float(named[name]) for name in self._names]
+            self.names = self.names or sorted(named)
+            self._remembered[key] = [float(named[name]) for name in self.names]
         return self._remembered[key]
 
 
