@@ -54,25 +54,29 @@ def test_what_a_limit_on_latency_may_forbid_is_measured_before_it_is_trained(tmp
             assert order.index((trial.number, 1)) == order.index((trial.number, 0)) + 1
 
 
-def test_a_driver_that_was_killed_lets_them_go_on_when_it_comes_back(tmp_path: Path) -> None:
+def test_a_driver_killed_after_such_a_look_lets_the_trial_go_on_when_it_comes_back(tmp_path: Path) -> None:
     spec = search_spec(
         constraints=["latency_ms <= 50%"], budget={"trials": 30}, search={"inherit": "reference"}
     )
-    whole, halves = InlineWorkers(), [InlineWorkers(stop_after=9), InlineWorkers()]
-    with Study.create(tmp_path / "whole", spec, SPACE, {}, BASELINE) as study:
-        run_search(study, whole, make_sampler("evolution", 0))
-    changed = {n.trial for n in whole.seen if n.rung == 1 and n.choices["architecture.depth"] != 3}
+    looked_at: list[int] = []
+
+    def die(kind: str, payload: dict[str, Any]) -> None:
+        """At the first look that lets a fresh architecture go on, before it does."""
+        trial = payload.get("trial")
+        if kind != "evaluated" or trial.choices["architecture.depth"] == 3:
+            return
+        if trial.rung == 0 and trial.metrics["latency_ms"] <= 1.0:
+            looked_at.append(trial.number)
+            raise KeyboardInterrupt
+
     with Study.create(tmp_path / "run", spec, SPACE, {}, BASELINE) as study, pytest.raises(KeyboardInterrupt):
-        run_search(study, halves[0], make_sampler("evolution", 0))
+        run_search(study, InlineWorkers(), make_sampler("evolution", 0), on_event=die)
+    again = InlineWorkers()
     with Study.open(tmp_path / "run", write=True) as study:
-        run_search(study, halves[1], make_sampler("evolution", 1))
-        entitled = [
-            trial
-            for trial in study.trials
-            if trial.choices["architecture.depth"] != 3 and trial.metrics["latency_ms"] <= 1.0
-        ]
-    assert changed and entitled
-    assert all(1 in trial.evaluations for trial in entitled)
+        assert set(study.trial(looked_at[0]).evaluations) == {0}
+        run_search(study, again, make_sampler("evolution", 1))
+        assert 1 in study.trial(looked_at[0]).evaluations
+    assert (again.seen[0].trial, again.seen[0].rung) == (looked_at[0], 1)
 
 
 @pytest.mark.parametrize("rungs", [[0], [1, 3]], ids=str)
