@@ -323,12 +323,14 @@ class Evaluator:
         )
 
     def _measure(self, runnable: Runnable, context: Context, *, anew: bool) -> Measurement:
-        """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set."""
+        """The latency of a candidate; what has the same structure as one before is measured again if `anew` is set, or
+        that measurement was not steady."""
         structure = json.dumps(context.structure["layers"], sort_keys=True)
         key = f"{context.structure['architecture']}{structure}{context.structure.get(TARGET)}"
-        if anew or key not in self._measured:
-            self._measured[key] = context.target.measure(runnable, self.example)
-        return self._measured[key]
+        known = self._measured.get(key)
+        if anew or known is None or known.unstable:
+            known = self._measured[key] = context.target.measure(runnable, self.example)
+        return known
 
     def sources(self, measurement: Measurement) -> dict[str, str]:
         """Latency and energy, on each target, -> whether they were measured or modelled, and by what."""

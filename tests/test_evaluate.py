@@ -16,6 +16,7 @@ from autoprune.evaluate import Evaluator
 from autoprune.record import Evaluation, Request
 from autoprune.space import Space
 from autoprune.spec import load_spec
+from autoprune.targets import Measurement
 from autoprune.task import Budget, ClassificationTask, Data
 
 
@@ -81,6 +82,15 @@ def test_a_compressed_candidate_is_smaller_and_says_what_it_became(
     assert small.metrics["size_bytes"] < whole.metrics["size_bytes"] / 2
     assert small.structure["prune"]["widths"]["stem.0"] == 4
     assert {layer["weight_bits"] for layer in small.structure["layers"]} == {8}
+
+
+def test_a_latency_is_measured_once_for_a_structure_unless_it_was_unstable(
+    evaluator: Evaluator, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([Measurement(3.0, unstable=True), Measurement(2.0)])
+    monkeypatch.setattr(evaluator.target, "measure", lambda *_: next(found))
+    results = [done(evaluator.evaluate(Request(number, 0, space.neutral()))) for number in range(3)]
+    assert [result.metrics["latency_ms"] for result in results] == [3.0, 2.0, 2.0]
 
 
 def test_a_rung_later_it_goes_on_from_its_checkpoint(evaluator: Evaluator, space: Space) -> None:
