@@ -5,7 +5,8 @@ a fixed reference network run in alternating short blocks, in shuffled order. Th
 times what the reference takes on the quiet machine: that is calibrated once per machine and runtime, and kept in the
 cache folder (`AUTOPRUNE_CACHE`, else `~/.cache/autoprune`). A ratio alone does not undo what a neighbour on the same
 processor does: a network of integers takes 1.4 times as long where the reference takes 1.2 times as long. So a
-measurement goes on until the reference is as fast as on the quiet machine, mostly within a second, or is unstable.
+measurement goes on until the reference is as fast as on the quiet machine, mostly within a second, or is unstable. A
+machine that is slower for good (on battery, say) is held to the best of the latest measurements.
 
 `python -m autoprune.targets.measure` is the process; it answers JSON lines on its standard input with JSON
 lines on its standard output and ends when its input does. `MeasuringProcess` is the other side.
@@ -19,6 +20,7 @@ import getpass
 import hashlib
 import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -28,7 +30,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,10 +45,9 @@ from autoprune.targets.target import Measurement
 
 WARM_UP_CALLS = 10
 WARM_UP_SECONDS = 0.3
-STEADY, QUIET = (
-    0.05,
-    1.07,
-)  # how far the halves of a measurement may differ, and the reference exceed the calibrated
+# How far the halves of a measurement may differ, and the reference exceed what it takes on the quiet machine.
+STEADY, QUIET = 0.05, 1.07
+LATELY = 20  # measurements without a quiet moment, after which the machine is taken to be slower than it was
 ATTEMPTS, PATIENCE = 3, 200  # at least so many, and for as long as so many blocks should take
 CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 4.0, 20.0, 0.1  # the last one: a share of the blocks
 ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
@@ -190,18 +192,36 @@ def measure_file(request: dict[str, Any]) -> dict[str, Any]:
     reference = _reference_runner(threads, provider)
     with FileLock(_lock_file()):
         calibrated = calibrated_ms(reference, threads, provider)
-        found = measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
+        lately = _lately.setdefault((threads, provider), deque(maxlen=LATELY))
+        how = {"rounds": request["rounds"], "block_ms": request["block_ms"]}
+        found = measure_runs(
+            candidate, reference, calibrated, quiet_ms=undisturbed_ms(calibrated, lately), **how
+        )
         if found["reference_ms"] * QUIET < calibrated:  # the machine was never quiet when that was measured
             calibrated = found["reference_ms"]
             write_cache(_calibration_file(threads, provider), {"milliseconds": calibrated})
-            found = measure_runs(candidate, reference, calibrated, request["rounds"], request["block_ms"])
+            found = measure_runs(candidate, reference, calibrated, quiet_ms=calibrated, **how)
+        lately.append(found["reference_ms"])
         return {**found, **measured_energy(candidate, energy_counter(provider), found["median_ms"])}
 
 
+def undisturbed_ms(calibrated: float, lately: Sequence[float]) -> float:
+    """What the reference takes while nothing disturbs it, by its calibration and its latest measurements."""
+    return calibrated if len(lately) < LATELY else max(calibrated, min(lately))
+
+
 def measure_runs(
-    candidate: Run, reference: Run, calibrated: float, rounds: int, block_ms: float
+    candidate: Run, reference: Run, calibrated: float, *, quiet_ms: float, rounds: int, block_ms: float
 ) -> dict[str, Any]:
-    """Measure, and again while the two halves of the rounds disagree or the reference is slower than calibrated."""
+    """Measure, and again while the two halves of the rounds disagree or the reference is slower than when all is quiet.
+
+    Args:
+        candidate, reference: run once for each call.
+        calibrated: milliseconds of the reference that latencies are told by.
+        quiet_ms: what it takes now when nothing disturbs it.
+        rounds: at least so many, a block of each in it.
+        block_ms: of a block.
+    """
     blocks: list[tuple[list[float], list[float]]] = []
     for run in (candidate, reference):
         _warm_up(run)
@@ -210,7 +230,7 @@ def measure_runs(
         blocks += [_round(candidate, reference, block_ms, seed=len(blocks) + i) for i in range(rounds)]
         halves = blocks[::2], blocks[1::2]
         spread = abs(_ratio(halves[0]) / _ratio(halves[1]) - 1)
-        is_steady = spread <= STEADY and max(map(_reference_ms, halves)) <= QUIET * calibrated
+        is_steady = spread <= STEADY and max(map(_reference_ms, halves)) <= QUIET * quiet_ms
         if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
@@ -284,6 +304,7 @@ def _reference_runner(threads: int, provider: str) -> Run:
 
 
 _references: dict[tuple[int, str], Run] = {}
+_lately: dict[tuple[int, str], deque[float]] = {}  # milliseconds of a reference in the latest measurements
 
 
 def reference_model() -> bytes:
@@ -314,7 +335,9 @@ def calibrated_ms(reference: Run, threads: int, provider: str = "cpu") -> float:
     """What the reference takes on this machine when it is quiet, measured once and cached."""
     cached = _calibration_file(threads, provider)
     try:
-        return float(json.loads(cached.read_text())["milliseconds"])
+        known = float(json.loads(cached.read_text())["milliseconds"])
+        if 0.0 < known < math.inf:
+            return known
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or damaged: measured now
     _warm_up(reference)

@@ -25,6 +25,7 @@ from autoprune.targets.measure import (
     calibrated_ms,
     measure_runs,
     reference_model,
+    undisturbed_ms,
 )
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.runtimes import open_session
@@ -121,11 +122,15 @@ def test_requests_are_answered_line_by_line(tmp_path: Path) -> None:
     assert "KeyError" in bad["error"]
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, *blocks: tuple[float, float]) -> dict[str, Any]:
+def measured(
+    monkeypatch: pytest.MonkeyPatch, *blocks: tuple[float, float], quiet_ms: float = 2.0
+) -> dict[str, Any]:
     """What comes of rounds in which candidate and reference take these milliseconds; the last goes on for ever."""
     given = itertools.chain(blocks, itertools.repeat(blocks[-1]))
     monkeypatch.setattr(measure, "_round", lambda *_, **__: tuple([ms] for ms in next(given)))
-    return measure_runs(lambda: None, lambda: None, calibrated=2.0, rounds=2, block_ms=0.01)
+    return measure_runs(
+        lambda: None, lambda: None, calibrated=2.0, quiet_ms=quiet_ms, rounds=2, block_ms=0.01
+    )
 
 
 def test_halves_that_disagree_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +156,25 @@ def test_a_machine_that_never_gets_quiet_is_told(monkeypatch: pytest.MonkeyPatch
     assert found["unstable"]
 
 
+def test_a_machine_that_is_slower_for_good_is_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    lately = [2.5] * (measure.LATELY - 1)
+    assert undisturbed_ms(2.0, lately) == 2.0
+    assert undisturbed_ms(2.0, [*lately, 2.4]) == 2.4
+    assert undisturbed_ms(2.0, [*lately, 1.9]) == 2.0
+    found = measured(monkeypatch, (1.5, 2.4), quiet_ms=2.4)
+    assert found["rounds"] == 2
+    assert found["latency_ms"] == pytest.approx(1.25)
+    assert not found["unstable"]
+
+
 def test_the_reference_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(measure, "CALIBRATION_SECONDS", 0.05)
     first = calibrated_ms(lambda: sum(range(100)), 1)
     assert calibrated_ms(lambda: pytest.fail("measured again"), 1) == first
-    next(tmp_path.iterdir()).write_text("damaged")
-    assert calibrated_ms(lambda: None, 1) > 0
+    for bad in ("damaged", '{"milliseconds": NaN}', '{"milliseconds": -1}'):
+        next(tmp_path.iterdir()).write_text(bad)
+        assert 0 < calibrated_ms(lambda: None, 1) < 1
 
 
 def test_a_calibration_that_was_never_quiet_is_replaced(
