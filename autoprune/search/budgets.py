@@ -1,7 +1,8 @@
 """Whether another evaluation may be dispatched: what is spent, what is under way, and what the next one will cost.
 
 Everything is an estimate before it is a fact. An evaluation at a rung is expected to take the mean of those before
-it, and before the first one what the profile foresees. Device time and money of what is under way count as if they
+it. Before the first one it is what the profile foresees, which is of the uncompressed network, in the measure in which
+candidates kept to that at the rung below. Device time and money of what is under way count as if they
 were spent; the clock runs for all workers at once, so an evaluation only has to end before it does.
 """
 
@@ -104,15 +105,31 @@ class Budgets:
         )
 
     def expected(self, rung: int) -> float:
-        """Seconds that an evaluation at a rung takes: the mean so far, before the first one the profile's."""
-        count, total = self._took[min(rung, self._last_rung)]
-        if count:
-            return total / count
+        """Seconds that an evaluation at a rung takes: the mean so far, before the first one by the profile."""
+        rung = min(rung, self._last_rung)
+        if (seen := self._mean(rung)) is not None:
+            return seen
+        foreseen = self._by_profile(rung)
+        for below in range(rung - 1, -1, -1):
+            taken, expected = self._mean(below), self._by_profile(below)
+            if taken is not None and expected > 0 and self._stretch(below) > 0:
+                return foreseen * taken / expected
+        return foreseen
+
+    def _mean(self, rung: int) -> float | None:
+        """Seconds of the evaluations at a rung so far; None where there are none."""
+        count, total = self._took[rung]
+        return total / count if count else None
+
+    def _by_profile(self, rung: int) -> float:
+        """Seconds that the uncompressed network would take."""
+        per_epoch = float(self._foreseen.get("per_epoch", 0.0))
+        return float(self._foreseen.get("per_evaluation", 0.0)) + self._stretch(rung) * per_epoch
+
+    def _stretch(self, rung: int) -> float:
+        """Epochs between the rung below and this one."""
         epochs = (0.0, *self._spec.rung_epochs)
-        stretch = epochs[rung + 1] - epochs[rung]
-        return float(
-            self._foreseen.get("per_evaluation", 0.0) + stretch * self._foreseen.get("per_epoch", 0.0)
-        )
+        return epochs[rung + 1] - epochs[rung]
 
     # -- what it costs ---------------------------------------------------------------------------------------
 

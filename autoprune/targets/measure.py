@@ -48,7 +48,7 @@ WARM_UP_SECONDS = 0.3
 # How far the halves of a measurement may differ, and the reference exceed what it takes on the quiet machine.
 STEADY, QUIET = 0.05, 1.07
 LATELY = 20  # measurements without a quiet moment, after which the machine is taken to be slower than it was
-ATTEMPTS, PATIENCE = 3, 200  # at least so many, and for as long as so many blocks should take
+ATTEMPTS, PATIENCE = 3, 20  # at least so many, and for as long as so many of them should take
 CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 4.0, 20.0, 0.1  # the last one: a share of the blocks
 ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
 # Part of the key of all times that are kept: raise it whenever the reference network or the way of measuring changes.
@@ -70,8 +70,8 @@ class MeasuringProcess:
         *,
         runtime: str = "onnxruntime",
         threads: int = 1,
-        rounds: int = 20,
-        block_ms: float = 20.0,
+        rounds: int = 10,
+        block_ms: float = 10.0,
         provider: str = "cpu",
         time_limit: float = 600.0,
     ) -> None:
@@ -213,7 +213,7 @@ def undisturbed_ms(calibrated: float, lately: Sequence[float]) -> float:
 def measure_runs(
     candidate: Run, reference: Run, calibrated: float, *, quiet_ms: float, rounds: int, block_ms: float
 ) -> dict[str, Any]:
-    """Measure, and again while the two halves of the rounds disagree or the reference is slower than when all is quiet.
+    """Measure until half of as many rounds as were asked for were quiet, and their two halves agree.
 
     Args:
         candidate, reference: run once for each call.
@@ -225,16 +225,18 @@ def measure_runs(
     blocks: list[tuple[list[float], list[float]]] = []
     for run in (candidate, reference):
         _warm_up(run)
-    patience = time.perf_counter() + PATIENCE * block_ms / 1e3
+    patience = time.perf_counter() + PATIENCE * 2 * rounds * block_ms / 1e3
     for attempt in itertools.count(1):
         blocks += [_round(candidate, reference, block_ms, seed=len(blocks) + i) for i in range(rounds)]
-        halves = blocks[::2], blocks[1::2]
-        spread = abs(_ratio(halves[0]) / _ratio(halves[1]) - 1)
-        is_steady = spread <= STEADY and max(map(_reference_ms, halves)) <= QUIET * quiet_ms
+        quiet = [one for one in blocks if min(one[1]) <= QUIET * quiet_ms]
+        is_quiet = len(quiet) >= max(2, rounds // 2)
+        counted = quiet if is_quiet else blocks
+        spread = abs(_ratio(counted[::2]) / _ratio(counted[1::2]) - 1)
+        is_steady = is_quiet and spread <= STEADY
         if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
-        "latency_ms": _ratio(blocks) * calibrated,
+        "latency_ms": _ratio(counted) * calibrated,
         "median_ms": statistics.median(time for mine, _ in blocks for time in mine),
         "spread": spread,
         "unstable": not is_steady,

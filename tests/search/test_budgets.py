@@ -88,6 +88,19 @@ def test_what_was_spent_is_told_by_rung_and_shape_over_resumes(tmp_path: Path) -
     assert total == pytest.approx(study.spent()["money"]) and total > before > 0
 
 
+def test_a_rung_that_nobody_reached_costs_what_the_one_below_did_of_what_was_foreseen(tmp_path: Path) -> None:
+    with begun(tmp_path / "run") as study:  # rungs of 0, 1 and 3 epochs
+        budgets = Budgets(study)
+    budgets.took(0, 0.1)  # without training it says nothing of training
+    assert budgets.expected(1) == pytest.approx(1.5) and budgets.expected(2) == pytest.approx(2.5)
+    budgets.took(1, 0.2)
+    budgets.took(1, 0.4)
+    assert budgets.expected(1) == pytest.approx(0.3)
+    assert budgets.expected(2) == pytest.approx(2.5 * 0.3 / 1.5)
+    budgets.took(2, 4.0)
+    assert budgets.expected(2) == pytest.approx(4.0)
+
+
 def test_tries_that_came_to_nothing_cost_too(tmp_path: Path) -> None:
     def evaluate(request: Request) -> Evaluation:
         found = landscape(request)
