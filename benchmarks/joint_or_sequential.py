@@ -16,7 +16,9 @@ Prints for each seed the accuracy of the candidate that is most accurate within 
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
 joint above sequential by more than two standard errors over three seeds. `--images`, `--epochs` and `--rungs` shorten
 training.
-Each search has a folder of its own and goes on where it was killed.
+Each search has a folder of its own and goes on where it was killed. With `--workers 1 --only joint` in one process and
+`--only sequential` in another, which waits for the baseline of the first, a machine of two cores has both at once; the
+command without `--only` then prints what both have found.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,7 @@ import numpy as np
 from less_data import less
 
 import autoprune
-from autoprune.errors import SearchFailed
+from autoprune.errors import RunFolderError, SearchFailed
 from autoprune.spec import load_spec
 
 Fields = Mapping[str, Any]
@@ -48,6 +52,14 @@ def searched(fields: Fields, folder: Path) -> Any:
         return autoprune.resume(folder) if there else autoprune.search(fields, run=folder)
     except SearchFailed:
         return autoprune.open_study(folder)
+
+
+def begun(folder: Path) -> Any:
+    """The study of a search that another process may be about to begin."""
+    while True:
+        with suppress(RunFolderError):
+            return autoprune.open_study(folder)
+        time.sleep(5)
 
 
 def best_of(study: Any, limit_ms: float) -> Any:
@@ -117,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/joint_or_sequential"))
+    parser.add_argument("--only", choices=["joint", "sequential"], help="one side of it; prints nothing")
     parser.add_argument("--epochs", type=float, help="of references and supernets, in place of the spec's")
     parser.add_argument("--rungs", type=float, nargs="+", help="in place of the spec's")
     arguments = parser.parse_args()
@@ -131,20 +144,27 @@ def main() -> None:
     gains = []
     for seed in arguments.seeds:
         folder = arguments.folder / str(seed)
-        limit = f"{100 * arguments.latency:g}%"
         rungs = base["search"]["rungs"]
         longer = {"search": {**base["search"], "rungs": [*rungs, len(STAGES) * rungs[-1]]}}
-        study = searched(changed(base, arguments.minutes, seed, limit, **longer), folder / "joint")
-        whole = study.baseline["latency_ms"]
-        limits = [whole * arguments.latency**power for power in POWERS]
-        joint = judged(study, limits[2])
+        limit = f"{100 * arguments.latency:g}%"
+        if arguments.only != "sequential":
+            searched(changed(base, arguments.minutes, seed, limit, **longer), folder / "joint")
+        if arguments.only == "joint":
+            continue
+        study = begun(folder / "joint")
+        limits = [study.baseline["latency_ms"] * arguments.latency**power for power in POWERS]
         other = sequential(base, arguments.minutes / 3, seed, limits, folder)
+        if arguments.only == "sequential":
+            continue
+        joint = judged(study, limits[2])
         gains.append(joint[1] - other[1])
         print(
             f"seed {seed}, within {limits[2]:.4f} ms: joint {joint[0]:.2f} % (test {joint[1]:.2f}), "
             f"sequential {other[0]:.2f} % (test {other[1]:.2f})",
             flush=True,
         )
+    if arguments.only is not None:
+        return
     error = float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else math.nan
     print(
         f"joint - sequential, test: {np.mean(gains):+.2f} points, standard error {error:.2f} ({len(gains)} seeds)"
