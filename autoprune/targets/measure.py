@@ -48,7 +48,7 @@ WARM_UP_SECONDS = 0.3
 # How far the halves of a measurement may differ, and the reference exceed what it takes on the quiet machine.
 STEADY, QUIET = 0.05, 1.07
 LATELY = 20  # measurements without a quiet moment, after which the machine is taken to be slower than it was
-ATTEMPTS, PATIENCE = 3, 20  # at least so many, and for as long as so many of them should take
+ATTEMPTS, PATIENCE = 3, 12  # at least so many, and for as long as so many of them should take
 CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 4.0, 20.0, 0.1  # the last one: a share of the blocks
 ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
 # Part of the key of all times that are kept: raise it whenever the reference network or the way of measuring changes.
