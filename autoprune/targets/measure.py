@@ -4,9 +4,10 @@ A process of its own, without torch, holds a lock that is one per machine while 
 a fixed reference network run in alternating short blocks, in shuffled order. The value is the ratio of their minima,
 times what the reference takes on the quiet machine: that is calibrated once per machine and runtime, and kept in the
 cache folder (`AUTOPRUNE_CACHE`, else `~/.cache/autoprune`). A ratio alone does not undo what a neighbour on the same
-processor does: a network of integers takes 1.4 times as long where the reference takes 1.2 times as long. So a
-measurement goes on until the reference is as fast as on the quiet machine, mostly within a second, or is unstable. A
-machine that is slower for good (on battery, say) is held to the best of the latest measurements.
+processor does: a network of integers takes 1.4 times as long where the reference takes 1.2 times as long. So only
+rounds count in which the reference is as fast as on the quiet machine, and a measurement goes on until there are
+enough, mostly within a second, or is unstable. A machine that is slower for good (on battery, say) is held to the best
+of its latest measurements.
 
 `python -m autoprune.targets.measure` is the process; it answers JSON lines on its standard input with JSON
 lines on its standard output and ends when its input does. `MeasuringProcess` is the other side.

@@ -28,15 +28,15 @@ class Measurement:
     """A latency and how far it can be trusted.
 
     Attributes:
-        latency_ms: the value to compare by. Where it is measured here: candidate/reference ratio of minima times the
-            reference's calibrated time.
+        latency_ms: the value to compare by. Where it is measured here: candidate/reference ratio of minima over quiet
+            rounds, times the reference's calibrated time.
         median_ms: median over all blocks, uncorrected.
         spread: relative difference of the two halves of the measurement.
         reference_ms: minimum of the fixed reference in the same rounds.
         rounds: how many rounds were measured; 0 of a modelled latency.
         load: the machine's 1-minute load average when it was measured.
-        unstable: the spread stayed too large after measuring again, or the reference was slower than calibrated: the
-            machine was too busy, or its clock throttles, to tell close candidates apart.
+        unstable: the spread stayed too large after measuring again, or there were too few rounds in which the reference
+            was as fast as on the quiet machine: it was too busy, or its clock throttles, to tell close candidates apart.
         figures: other metrics of one inference: `energy_uj`, `cycles`, ...
         sources: metric -> how it was got: `measured by RAPL`, `modelled: ...`.
     """
