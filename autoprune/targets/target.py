@@ -35,8 +35,8 @@ class Measurement:
         reference_ms: minimum of the fixed reference in the same rounds.
         rounds: how many rounds were measured; 0 of a modelled latency.
         load: the machine's 1-minute load average when it was measured.
-        unstable: the spread stayed too large after measuring again, or there were too few rounds in which the reference
-            was as fast as on the quiet machine: it was too busy, or its clock throttles, to tell close candidates apart.
+        unstable: the spread stayed too large after measuring again, or too few rounds were quiet: the machine was
+            too busy, or its clock throttles, to tell close candidates apart.
         figures: other metrics of one inference: `energy_uj`, `cycles`, ...
         sources: metric -> how it was got: `measured by RAPL`, `modelled: ...`.
     """
