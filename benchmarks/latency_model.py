@@ -4,7 +4,7 @@
         [--target onnxruntime] [--json FILE]
 
 A table of layers is measured, and their sum fitted to twenty whole networks, as every search with a full profile does
-it, each in a tenth of a second. Then fifty other networks, drawn over the whole space, are measured twice, as long as
+it, each in a moment. Then fifty other networks, drawn over the whole space, are measured twice, as long as
 the trials of a search are, and compared with what was predicted: rank correlation (Spearman) and relative error. What
 one measurement of the same networks says of the other is the ceiling. Nothing is trained. Latencies mean little on a
 machine that others work on.
