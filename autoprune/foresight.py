@@ -250,7 +250,7 @@ class Foresight:
 
         Args:
             point: all choices.
-            brief: measure in a sixth of the time that a trial is measured for, if that is steady.
+            brief: measure in a quarter of the time that a trial is measured for, if that is steady.
         """
         choices = Choices(point)
         try:

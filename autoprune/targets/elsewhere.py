@@ -52,7 +52,7 @@ class Job:
         files: name -> content, the first one to be opened.
         inputs: of the model, by name.
         settings: of the `Stopwatch` there.
-        is_brief: measure in a sixth of the time.
+        is_brief: measure in a quarter of the time.
         digest: of files and inputs, as they were sent.
     """
 
@@ -199,7 +199,7 @@ class Elsewhere:
         return self._latency(runnable, example, brief=False)
 
     def measure_briefly(self, runnable: Runnable, example: Inputs) -> Measurement:
-        """The same in a sixth of the time."""
+        """The same in a quarter of the time."""
         return self._latency(runnable, example, brief=True)
 
     def machine_key(self) -> str:

@@ -1,13 +1,13 @@
 """Latency, measured so that it can be an objective.
 
-A process of its own, without torch, holds a lock that is one per machine while it measures. The candidate and
-a fixed reference network run in alternating short blocks, in shuffled order. The value is the ratio of their minima,
-times what the reference takes on the quiet machine: that is calibrated once per machine and runtime, and kept in the
-cache folder (`AUTOPRUNE_CACHE`, else `~/.cache/autoprune`). A ratio alone does not undo what a neighbour on the same
-processor does: a network of integers takes 1.4 times as long where the reference takes 1.2 times as long. So only
-rounds count in which the reference is as fast as on the quiet machine, and a measurement goes on until there are
-enough, mostly within a second, or is unstable. A machine that is slower for good (on battery, say) is held to the best
-of its latest measurements.
+A process of its own, without torch, holds a lock that is one per machine while it measures. The candidate and a fixed
+reference network run in short blocks, in turn. The value is the ratio of their minima, times what the reference takes
+on the quiet machine: that is calibrated once per machine and runtime, and kept in the cache folder (`AUTOPRUNE_CACHE`,
+else `~/.cache/autoprune`). A ratio alone does not undo what a neighbour on the same processor does: a network of
+integers takes 1.4 times as long where the reference takes 1.2 times as long, for some milliseconds or for seconds. So
+only those blocks count before and after which the reference is as fast as on the quiet machine, and a measurement goes
+on until there are enough, mostly within a second, or is unstable. A machine that is slower for good (on battery, say)
+is held to the best of its latest measurements.
 
 `python -m autoprune.targets.measure` is the process; it answers JSON lines on its standard input with JSON
 lines on its standard output and ends when its input does. `MeasuringProcess` is the other side.
@@ -24,7 +24,6 @@ import json
 import math
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -32,9 +31,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +48,7 @@ WARM_UP_SECONDS = 0.3
 # How far the halves of a measurement may differ, and the reference exceed what it takes on the quiet machine.
 STEADY, QUIET = 0.05, 1.07
 LATELY = 20  # measurements without a quiet moment, after which the machine is taken to be slower than it was
-ATTEMPTS, PATIENCE = 3, 12  # at least so many, and for as long as so many of them should take
+ATTEMPTS, PATIENCE = 3, 30  # at least so many, and for as long as so many of them should take
 CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 4.0, 20.0, 0.1  # the last one: a share of the blocks
 ENERGY_MS = 500.0  # that a run is repeated for, long beside the counter's own step of about a millisecond
 # Part of the key of all times that are kept: raise it whenever the reference network or the way of measuring changes.
@@ -71,8 +70,8 @@ class MeasuringProcess:
         *,
         runtime: str = "onnxruntime",
         threads: int = 1,
-        rounds: int = 10,
-        block_ms: float = 10.0,
+        rounds: int = 20,
+        block_ms: float = 3.0,
         provider: str = "cpu",
         time_limit: float = 600.0,
     ) -> None:
@@ -223,26 +222,26 @@ def measure_runs(
         rounds: at least so many, a block of each in it.
         block_ms: of a block.
     """
-    blocks: list[tuple[list[float], list[float]]] = []
     for run in (candidate, reference):
         _warm_up(run)
     patience = time.perf_counter() + PATIENCE * 2 * rounds * block_ms / 1e3
+    found, going_on = list[Round](), _rounds(candidate, reference, block_ms)
     for attempt in itertools.count(1):
-        blocks += [_round(candidate, reference, block_ms, seed=len(blocks) + i) for i in range(rounds)]
-        quiet = [one for one in blocks if min(one[1]) <= QUIET * quiet_ms]
+        found += itertools.islice(going_on, rounds)
+        quiet = [one for one in found if max(one.before, one.after) <= QUIET * quiet_ms]
         is_quiet = len(quiet) >= max(2, rounds // 2)
-        counted = quiet if is_quiet else blocks
+        counted = quiet if is_quiet else found
         spread = abs(_ratio(counted[::2]) / _ratio(counted[1::2]) - 1)
         is_steady = is_quiet and spread <= STEADY
         if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
         "latency_ms": _ratio(counted) * calibrated,
-        "median_ms": statistics.median(time for mine, _ in blocks for time in mine),
+        "median_ms": statistics.median(milliseconds for one in found for milliseconds in one.mine),
         "spread": spread,
         "unstable": not is_steady,
-        "reference_ms": _reference_ms(blocks),
-        "rounds": len(blocks),
+        "reference_ms": _reference_ms(found),
+        "rounds": len(found),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     }
 
@@ -259,23 +258,36 @@ def measured_energy(run: Run, counter: Counter | None, milliseconds: float) -> d
     return {"figures": {"energy_uj": microjoules}, "sources": {"energy_uj": f"measured by {counter.name}"}}
 
 
-def _ratio(blocks: list[tuple[list[float], list[float]]]) -> float:
+class Round(NamedTuple):
+    """A block of the candidate between two of the reference.
+
+    Attributes:
+        mine: milliseconds of each run of the candidate.
+        before, after: milliseconds of the fastest run of the reference.
+    """
+
+    mine: list[float]
+    before: float
+    after: float
+
+
+def _rounds(candidate: Run, reference: Run, block_ms: float) -> Iterator[Round]:
+    """Block after block of the candidate, each with those of the reference around it."""
+    before = min(_block(reference, block_ms))
+    while True:
+        mine, after = _block(candidate, block_ms), min(_block(reference, block_ms))
+        yield Round(mine, before, after)
+        before = after
+
+
+def _ratio(rounds: Sequence[Round]) -> float:
     """Candidate to reference, each by its fastest runs."""
-    return min(min(mine) for mine, _ in blocks) / _reference_ms(blocks)
+    return min(min(one.mine) for one in rounds) / _reference_ms(rounds)
 
 
-def _reference_ms(blocks: list[tuple[list[float], list[float]]]) -> float:
+def _reference_ms(rounds: Sequence[Round]) -> float:
     """The fastest run of the reference."""
-    return min(min(theirs) for _, theirs in blocks)
-
-
-def _round(candidate: Run, reference: Run, block_ms: float, seed: int) -> tuple[list[float], list[float]]:
-    """The times of one block of each, in an order drawn by `seed`."""
-    if random.Random(seed).random() < 0.5:
-        mine = _block(candidate, block_ms)
-        return mine, _block(reference, block_ms)
-    theirs = _block(reference, block_ms)
-    return _block(candidate, block_ms), theirs
+    return min(min(one.before, one.after) for one in rounds)
 
 
 def _block(run: Run, block_ms: float) -> list[float]:

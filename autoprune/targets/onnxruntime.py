@@ -77,8 +77,8 @@ class OnnxRuntime(Timed):
     def __init__(
         self,
         threads: int = 1,
-        rounds: int = 10,
-        block_ms: float = 10.0,
+        rounds: int = 20,
+        block_ms: float = 3.0,
         channel_multiple: int = 1,
         provider: str = "cpu",
         precision: str | Sequence[str] = FLOAT32,

@@ -72,7 +72,7 @@ class OpenVino(Timed):
     activation_bits = (8, 32)
 
     def __init__(
-        self, threads: int = 1, rounds: int = 10, block_ms: float = 10.0, channel_multiple: int = 1
+        self, threads: int = 1, rounds: int = 20, block_ms: float = 3.0, channel_multiple: int = 1
     ) -> None:
         require("openvino", "openvino", extra="openvino")
         super().__init__(Stopwatch("openvino", threads, rounds, block_ms), channel_multiple)

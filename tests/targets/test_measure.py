@@ -127,7 +127,8 @@ def measured(
 ) -> dict[str, Any]:
     """What comes of rounds in which candidate and reference take these milliseconds; the last goes on for ever."""
     given = itertools.chain(blocks, itertools.repeat(blocks[-1]))
-    monkeypatch.setattr(measure, "_round", lambda *_, **__: tuple([ms] for ms in next(given)))
+    rounds = (measure.Round([mine], theirs, theirs) for mine, theirs in given)
+    monkeypatch.setattr(measure, "_rounds", lambda *_: rounds)
     return measure_runs(
         lambda: None, lambda: None, calibrated=2.0, quiet_ms=quiet_ms, rounds=2, block_ms=0.01
     )
