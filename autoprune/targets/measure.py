@@ -229,10 +229,9 @@ def measure_runs(
     for attempt in itertools.count(1):
         found += itertools.islice(going_on, rounds)
         quiet = [one for one in found if max(one.before, one.after) <= QUIET * quiet_ms]
-        is_quiet = len(quiet) >= max(2, rounds // 2)
-        counted = quiet if is_quiet else found
+        counted = quiet if len(quiet) > 1 else found
         spread = abs(_ratio(counted[::2]) / _ratio(counted[1::2]) - 1)
-        is_steady = is_quiet and spread <= STEADY
+        is_steady = len(quiet) >= max(2, rounds // 2) and spread <= STEADY
         if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
