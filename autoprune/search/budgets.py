@@ -2,8 +2,8 @@
 
 Everything is an estimate before it is a fact. An evaluation at a rung is expected to take the mean of those before
 it. Before the first one it is what the profile foresees, which is of the uncompressed network, in the measure in which
-candidates kept to that at the rung below. Device time and money of what is under way count as if they
-were spent; the clock runs for all workers at once, so an evaluation only has to end before it does.
+candidates kept to that at the rung below. Device time and money of what is under way count as if they were spent; the
+clock runs for all workers at once, so an evaluation only has to end before it does.
 """
 
 from __future__ import annotations

@@ -140,9 +140,8 @@ class _Loop:
         self._again = study.pending
         self._shape_at = spec.cluster.shape_at
         self._starts = Starts(study, in_order=self._assessed is not None)
-        self._entitled: list[
-            int
-        ] = []  # trials that go on unranked from rung 0, the only one without training
+        # Trials that go on unranked from rung 0, the only one without training.
+        self._entitled: list[int] = []
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
         self._anchors = deque(first_points(study) if spec.search.warm_start else [])
         for trial in study.trials:

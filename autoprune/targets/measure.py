@@ -213,7 +213,7 @@ def undisturbed_ms(calibrated: float, lately: Sequence[float]) -> float:
 def measure_runs(
     candidate: Run, reference: Run, calibrated: float, *, quiet_ms: float, rounds: int, block_ms: float
 ) -> dict[str, Any]:
-    """Measure until half of as many rounds as were asked for were quiet, and their two halves agree.
+    """Measure until half of as many rounds as were asked for were quiet, and their two halves agree, or patience ends.
 
     Args:
         candidate, reference: run once for each call.
@@ -221,6 +221,10 @@ def measure_runs(
         quiet_ms: what it takes now when nothing disturbs it.
         rounds: at least so many, a block of each in it.
         block_ms: of a block.
+
+    Returns:
+        The fields of a `Measurement` but for energy; the latency is that of the quiet rounds, of all where there are
+        not even two.
     """
     for run in (candidate, reference):
         _warm_up(run)
