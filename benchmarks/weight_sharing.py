@@ -9,8 +9,9 @@ correlation (Spearman) of their accuracies with those that they inherit, BatchNo
 validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec
 twice, with the supernet and without it, each in a folder beside the JSON file, with the same device-seconds and
 workers, and prints after how many seconds the former, its supernet included, has the hypervolume that the latter ends
-with (in units of the baseline of each, whose latency was measured in each). Both go on where they were killed. Wanted:
-0.8 at 20 sub-networks; a tenth of the compute.
+with (in units of the baseline of each, whose latency was measured in each). Both go on where they were killed. With
+`--workers 1`, `--only alone` in one process and `--only shared` in another a machine of two cores has both at once; the
+command without `--only` then prints what both have found. Wanted: 0.8 at 20 sub-networks; a tenth of the compute.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ def search(spec: Spec, arguments: argparse.Namespace) -> None:
     shared["search"] = {**given["search"], "rungs": [0.0, arguments.alone / 9]}
     curves = {}
     for name, fields in {"alone": alone, "shared": shared}.items():
+        if arguments.only not in (None, name):
+            continue
         folder = Path(f"{base}-{name}")
         study = autoprune.resume(folder) if folder.is_dir() else autoprune.search(fields, run=folder)
         curves[name] = study.hypervolume_history()
@@ -169,6 +172,8 @@ def search(spec: Spec, arguments: argparse.Namespace) -> None:
             f"{len(study.results)} trials",
             flush=True,
         )
+    if arguments.only is not None:
+        return
     _, whole, wanted = curves["alone"][-1]
     for share in (0.5, 0.9, 1.0):
         volume = share * wanted
@@ -198,12 +203,14 @@ def main() -> None:
     parser.add_argument("--shared", type=float, default=20.0, help="epochs of the supernet")
     parser.add_argument("--drawn", type=int, default=2, help="networks drawn in each step")
     parser.add_argument("--minutes", type=float, default=60.0, help="device-minutes of each search")
+    parser.add_argument("--workers", type=int, default=2, help="of each search")
+    parser.add_argument("--only", choices=["alone", "shared"], help="one search; compares nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="how often a network is trained by itself")
     parser.add_argument("--json", default="weight_sharing.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    spec = load_spec(arguments.spec)
+    spec = load_spec(arguments.spec, workers=arguments.workers)
     if arguments.architecture is not None:
         given = spec.to_json()
         given["space"]["architecture"] = arguments.architecture

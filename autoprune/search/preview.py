@@ -29,6 +29,7 @@ from autoprune.spec import Spec
 SECONDS = 60.0  # that a full profile should take at most
 START, LEAST_DAMAGE = 10.0, 20.0  # of them, for what comes before, and at least for damage
 SHARE = 0.1  # of the search that a profile may take, where the spec does not say how much is wanted
+MEASURED_DAMAGE = 0.5  # of a choice, or of all looks that there are: estimates are held against so many
 PRICED_POINTS, POINTS = 12, 20  # that are really priced, and that are measured
 # What a worker does, roughly; only what is asked of it depends on these.
 MACS_PER_SECOND, PASSES, EVALUATION = 15e9, 300, 0.6
@@ -88,7 +89,6 @@ class Plan:
         options = sum(len(getattr(space[n], "values", ())) for n in space if n.startswith(ARCHITECTURE))
         prices = (PRICED_POINTS + options) * PRICE / workers
         self.wants_costs = bool(len(space)) and (wanted is not None or prices <= allowed)
-        self.wants_damage = wanted == "full"
         # Weights that were trained for one architecture say nothing of another one, unless it shares them.
         self.looks_at_architecture = spec.rung_epochs[-1] == 0 or spec.supernet is not None
         self._probe = PROBE + PASSES * macs / MACS_PER_SECOND
@@ -101,13 +101,12 @@ class Plan:
             left = max(SECONDS - START - baseline - prices - times, LEAST_DAMAGE)
         else:
             left = min(SECONDS, allowed) - prices
-        if wanted is None:
-            self.wants_damage = bool(possible) and min(possible, len(space)) * self._probe / workers <= left
+        self.wants_latency = bool(times) and (wanted == "full" or (wanted is None and times <= left))
+        if wanted is None and self.wants_latency:
+            left -= times  # first of all: damage that is not measured is estimated, but nothing stands in for latency
         self.probes = min(possible, max(0, int(left * workers / self._probe)))
-        damage = self.probes * self._probe / workers if self.wants_damage else 0.0
-        self.wants_latency = LATENCY in measured and (
-            wanted == "full" or (wanted is None and damage + times <= left)
-        )
+        enough = MEASURED_DAMAGE * min(possible, len(space))
+        self.wants_damage = wanted == "full" or (wanted is None and bool(possible) and self.probes >= enough)
 
 
 def _expected_seconds(spec: Spec, made: Mapping[str, Any], macs: float) -> float:

@@ -172,6 +172,17 @@ def test_how_much_is_asked_follows_from_the_spec_alone(profile: dict[str, Any]) 
     assert not only_size.wants_latency
 
 
+def test_where_there_is_no_time_for_all_latency_comes_before_damage(profile: dict[str, Any]) -> None:
+    space, seconds = Space.from_json(profile["choices"]), {"device_seconds": 300}
+    plans = [
+        Plan(tiny(budget=seconds), space, {**profile, "baseline": {"macs": macs}}, workers=1)
+        for macs in (1e6, 1e8, 3e9)
+    ]
+    assert all(plan.wants_latency for plan in plans)
+    assert [plan.wants_damage for plan in plans] == [True, True, False]
+    assert plans[0].probes > plans[1].probes > plans[2].probes
+
+
 def test_a_search_begins_with_planned_points_that_keep_the_limits(
     spec: Spec, profile: dict[str, Any]
 ) -> None:
