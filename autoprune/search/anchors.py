@@ -8,6 +8,7 @@ random points (.50): random points hardly ever compress all layers alike.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoprune.search.foreknown import foreknown
+from autoprune.search.prices import LATENCY
 from autoprune.space import ARCHITECTURE, Choice, Options, Space, Value
 
 if TYPE_CHECKING:
@@ -64,11 +66,60 @@ def first_points(study: Study) -> list[Point]:
     Points that break a limit on known costs are left out; of planned ones each has other criteria, schedules and the
     like, of which nothing is known yet.
     """
+    return _foreseen(study)[0]
+
+
+class FirstPoints:
+    """The first points of a study, one after the other; none where its spec wants no warm start.
+
+    They are planned before any trial. Those that break a limit, as far as trials have corrected what is known of costs
+    by the time it is their turn, are passed over.
+
+    Args:
+        study: its trials correct the costs.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        points, self._known = _foreseen(study) if study.spec.search.warm_start else ([], None)
+        self._points = deque(points)
+
+    def pop(self) -> Point | None:
+        """The next one; None where none is left."""
+        self._learn()
+        while self._points:
+            point = self._points.popleft()
+            if self._is_allowed(point):
+                return point
+        return None
+
+    def drop(self, point: Mapping[str, Value]) -> None:
+        """Leave out a point that was tried."""
+        self._points = deque(other for other in self._points if other != point)
+
+    def _is_allowed(self, point: Point) -> bool:
+        if self._known is None:
+            return True
+        encoding, known = self._known
+        return bool(known.allowed(encoding.row(point)[None])[0])
+
+    def _learn(self) -> None:
+        if self._known is None or not self._points:
+            return
+        encoding, known = self._known
+        timed = [trial for trial in self._study.trials if LATENCY in trial.metrics and not trial.is_unstable]
+        if known.may_learn(len(timed)):
+            rows = np.array([encoding.row(trial.choices) for trial in timed])
+            known.learn(rows, [trial.metrics for trial in timed])
+
+
+def _foreseen(study: Study) -> tuple[list[Point], tuple[Encoding, Known] | None]:
+    """The first points, and what they were planned by, where costs are known."""
     space, neutral = study.space, study.space.neutral()
     uniform = anchors(space, neutral, study.profile.get("designs", ()))
     known = foreknown(study.spec, study.profile)
     if known.prices is None:
-        return uniform
+        return uniform, None
     from autoprune.search.samplers.encoding import Encoding
     from autoprune.search.samplers.known import Known
 
@@ -82,7 +133,7 @@ def first_points(study: Study) -> list[Point]:
     for point in mixed:
         if point not in found:
             found.append(point)
-    return found[:MOST]
+    return found[:MOST], (encoding, told)
 
 
 def _planned(

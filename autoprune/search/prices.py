@@ -4,11 +4,13 @@ A worker lists once what a network's costs are made up of (`cost.cost_terms`): w
 the choices of their bits. From that the multiply-accumulates, parameters and BOPs of any point follow; where the space
 has architecture, depth or rank, the factor by which each of their values alone changes each layer is measured as well,
 and factors are multiplied. What is not a plain sum of these (bytes around the weights, milliseconds) is fitted to
-points that were really priced and measured. How far all of it holds is checked on points that were left out.
+points that were really priced and measured. How far all of it holds is checked on points that were left out, and
+milliseconds are corrected by what trials turn out to take.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ INTEGER_BITS = 8  # weights and inputs of at most so many bits are multiplied as
 EXACT = ("params", "macs", "bops")
 SIZE, LATENCY = "size_bytes", "latency_ms"
 KINDS = ("float", "integer")  # of the arithmetic of a layer
+LATEST = 300  # trials by which latencies are corrected
 
 
 class Prices:
@@ -57,8 +60,7 @@ class Prices:
         Args:
             columns: for each choice its values at N points.
         """
-        count = len(next(iter(columns.values()), np.zeros(1)))
-        made = _Made(self._data, {**{n: np.array([v] * count) for n, v in self._settled.items()}, **columns})
+        made = self._made(columns)
         costs = {"params": made.params, "macs": made.macs, "bops": made.bops}
         for name, fit in self._fits.items():
             # Fewer in a profile of before changes of arithmetic were counted.
@@ -68,16 +70,56 @@ class Prices:
 
     def features(self, name: str, columns: Columns) -> Floats:
         """What a fitted cost is a weighted sum of, (N, F)."""
-        return _Made(self._data, columns).features(name)
+        return self._made(columns).features(name)
+
+    def corrected(self, columns: Columns, told: Sequence[Mapping[str, float]]) -> Prices:
+        """The same with latencies drawn towards those of trials; however often, it starts from the profile's fit.
+
+        The profile measured few networks, and whole kinds of others are off alike: those of integers took 1.4 times
+        what it says. Errors count as shares. The profile counts as much as one trial, so that trials change a weight
+        only as far as they speak of it.
+
+        Args:
+            columns: for each choice its values at N trials, the latest last.
+            told: costs of each; those without a latency tell nothing.
+        """
+        fit = self._data.get("fits", {}).get(LATENCY)
+        timed = [i for i, costs in enumerate(told) if 0.0 < costs.get(LATENCY, 0.0) < float("inf")][-LATEST:]
+        if fit is None or not timed:
+            return self
+        from scipy.optimize import lsq_linear
+
+        before = np.array([*fit["weights"], fit["constant"]])
+        truth = np.array([told[i][LATENCY] for i in timed])
+        features = self._made({name: column[timed] for name, column in columns.items()}).features(LATENCY)
+        parts = np.column_stack([features[:, : len(before) - 1], np.ones(len(timed))])
+        usual = np.abs(parts).mean(axis=0)
+        unit = np.where(usual > 0, usual, 1.0) / np.median(truth)
+        lowest = np.zeros(len(before))
+        lowest[-1] = -np.inf  # layers timed alone may include more than they take in a network
+        found = lsq_linear(
+            np.vstack([parts / truth[:, None] / unit, np.eye(len(before))]),
+            np.concatenate([np.ones(len(timed)), before * unit]),
+            bounds=(lowest, np.inf),
+        )
+        *weights, constant = (found.x / unit).tolist()
+        other = copy.copy(self)
+        other._fits = {**self._fits, LATENCY: {"weights": weights, "constant": constant}}
+        return other
 
     def widths(self, columns: Columns) -> dict[str, tuple[Floats, Floats]]:
         """Layer that can be quantized -> which share of its inputs and of its outputs stays, (N,) each."""
-        made = _Made(self._data, columns)
+        made = self._made(columns)
         return {
             term["layer"]: (made.axis(term, "reads"), made.axis(term, "writes"))
             for term in self._data["terms"]
             if term["can_round"]
         }
+
+    def _made(self, columns: Columns) -> _Made:
+        count = len(next(iter(columns.values()), np.zeros(1)))
+        settled = {name: np.array([value] * count) for name, value in self._settled.items()}
+        return _Made(self._data, {**settled, **columns})
 
 
 class _Made:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.constraint import COMPUTABLE, Objective
 from autoprune.errors import BadInput, raised
+from autoprune.search.prices import LATENCY
 from autoprune.search.samplers import BESIDE, REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
@@ -107,6 +108,8 @@ class Sampling:
         metrics: Mapping[str, float],
         violations: Sequence[float],
         other: Mapping[str, Any] | None = None,
+        *,
+        steady: bool = True,
     ) -> None:
         """What an evaluation found; told again of the same number it replaces what was told before.
 
@@ -115,6 +118,7 @@ class Sampling:
             metrics: every objective among them, finite.
             violations: one per constraint, 0 or less where it is met.
             other: what it tells of another point (see `beside`).
+            steady: whether its latency was; one that kept changing tells nothing of those of other points.
         """
         values = [float(metrics[o.metric]) for o in self._objectives]
         self._worst = [
@@ -126,7 +130,8 @@ class Sampling:
             self._storage.revise(number, values, {**told, "constraints": list(violations)})
         else:
             # What a guided sampler learns to predict.
-            costs = {name: float(metrics[name]) for name in COMPUTABLE if name in metrics}
+            telling = (*COMPUTABLE, *([LATENCY] if steady else []))
+            costs = {name: float(metrics[name]) for name in telling if name in metrics}
             self._storage.set_trial_user_attr(number, "costs", costs)
             if other is not None:
                 self._storage.set_trial_system_attr(number, BESIDE, dict(other))

@@ -10,9 +10,39 @@ from tiny_spec import TINY_SPEC
 
 from autoprune.evaluate import Evaluator
 from autoprune.search.points import as_columns, check_points
-from autoprune.search.prices import Prices
+from autoprune.search.prices import Floats, Prices
 from autoprune.space import Space
 from autoprune.spec import load_spec
+
+TIMED: dict[str, Any] = {
+    "terms": [
+        {
+            "layer": name,
+            "params": 64,
+            "macs": 64,
+            "can_round": True,
+            "axes": [[[name, 1.0]], []],
+            "reads": 1,
+            "writes": 0,
+            "outputs": 8,
+        }
+        for name in "ab"
+    ],
+    "groups": {
+        name: {"choice": f"{name}.ratio", "units": 64, "together": 1, "units_at": {}} for name in "ab"
+    },
+    "channel_multiple": 1,
+    "bits": {name: [f"{name}.bits", f"{name}.bits"] for name in "ab"},
+    "elsewhere": 0,
+    "factors": {},
+    "layer_ms": {
+        name: {"reads": [1.0], "writes": [1.0, 0.0], "float": [[4.0, 0.5]], "integer": [[2.0, 0.5]]}
+        for name in "ab"
+    },
+    "call_ms": 0.25,
+    "fits": {"latency_ms": {"weights": [1.0, 1.0, 0.25, 0.25, 0.125], "constant": -0.1}},
+}
+"""Two layers that take milliseconds."""
 
 LAYER = {
     "layer": "l",
@@ -158,3 +188,62 @@ def test_points_need_not_name_choices_that_leave_none(
     named = {name: value for name, value in point.items() if name != "architecture.width"}
     assert Prices(data, {"architecture.width": 4})(named) == Prices(data)(point)
     assert Prices(data)(point)["macs"] == evaluator.price_point(point)["macs"]
+
+
+def timed(count: int, seed: int) -> tuple[dict[str, Any], Floats]:
+    """Points of two layers, and what they take where integers take 1.4 times what the profile says."""
+    generator = np.random.default_rng(seed)
+    columns = {f"{name}.ratio": generator.uniform(0.0, 0.8, count) for name in "ab"}
+    columns |= {f"{name}.bits": generator.choice([8.0, 32.0], count) for name in "ab"}
+    fit = {"weights": [1.0, 1.4, 0.25, 0.35, 0.125], "constant": -0.1}
+    truth = Prices({**TIMED, "fits": {"latency_ms": fit}}).columns(columns)["latency_ms"]
+    return columns, truth * generator.uniform(0.98, 1.02, count)
+
+
+def told_of(truth: Floats) -> list[dict[str, float]]:
+    return [{"latency_ms": ms} for ms in truth.tolist()]
+
+
+def test_latencies_come_nearer_to_what_trials_take_the_more_of_them_there_are() -> None:
+    prices, (columns, truth) = Prices(TIMED), timed(40, seed=0)
+    asked, expected = timed(200, seed=1)
+
+    def error(told: Prices) -> float:
+        return float(np.abs(told.columns(asked)["latency_ms"] / expected - 1.0).mean())
+
+    errors = [error(prices)]
+    for count in (4, 40):
+        few = {name: column[:count] for name, column in columns.items()}
+        errors.append(error(prices.corrected(few, told_of(truth[:count]))))
+    assert errors[0] > 0.12 > errors[1] > errors[2]
+    assert errors[2] < 0.03
+    again = prices.corrected(columns, told_of(truth)).corrected(columns, told_of(truth))
+    assert error(again) == errors[2]  # from the profile's fit, not from the one before
+
+
+def test_a_correction_changes_only_what_trials_speak_of() -> None:
+    prices, (columns, truth) = Prices(TIMED), timed(40, seed=0)
+    of_floats = {**columns, "a.bits": np.full(40, 32.0), "b.bits": np.full(40, 32.0)}
+    expected = prices.columns(of_floats)
+    corrected = prices.corrected(of_floats, told_of(expected["latency_ms"]))
+    assert corrected.columns(columns)["latency_ms"] == pytest.approx(prices.columns(columns)["latency_ms"])
+    corrected = prices.corrected(columns, told_of(truth))
+    assert corrected.columns(columns)["bops"].tolist() == prices.columns(columns)["bops"].tolist()
+
+
+def test_without_latencies_to_learn_from_nothing_is_corrected() -> None:
+    prices, (columns, truth) = Prices(TIMED), timed(3, seed=0)
+    assert prices.corrected(columns, []) is prices
+    assert prices.corrected(columns, [{"macs": 1.0}, {}, {"latency_ms": 0.0}]) is prices
+    unfitted = Prices({**TIMED, "fits": {}})
+    assert unfitted.corrected(columns, told_of(truth)) is unfitted
+
+
+def test_a_correction_knows_of_choices_that_points_need_not_name() -> None:
+    columns, truth = timed(20, seed=0)
+    columns["a.bits"] = np.full(20, 8.0)
+    named = {name: column for name, column in columns.items() if name != "a.bits"}
+    found = Prices(TIMED, {"a.bits": 8.0}).corrected(named, told_of(truth)).columns(named)
+    assert found["latency_ms"].tolist() == (
+        Prices(TIMED).corrected(columns, told_of(truth)).columns(columns)["latency_ms"].tolist()
+    )

@@ -96,3 +96,12 @@ def test_what_a_trial_tells_of_another_point_is_shown_and_replaced() -> None:
     assert told._storage.get_trial(number).system_attrs[BESIDE] == other
     told.tell(number, {"accuracy": 84.0, "latency_ms": 1.0}, [], {**other, "values": [89.0, None]})
     assert told._storage.get_trial(number).system_attrs[BESIDE]["values"] == [89.0, None]
+
+
+def test_a_latency_is_told_among_the_costs_unless_it_was_not_steady() -> None:
+    told = sampling()
+    metrics = {"accuracy": 80.0, "latency_ms": 1.0, "macs": 5.0}
+    for steady, costs in [(True, {"macs": 5.0, "latency_ms": 1.0}), (False, {"macs": 5.0})]:
+        number = told.ask()[0]
+        told.tell(number, metrics, [], steady=steady)
+        assert told._storage.get_trial(number).user_attrs["costs"] == costs

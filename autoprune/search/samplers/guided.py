@@ -69,8 +69,8 @@ class GuidedSampler(OwnSampler):
         seed: of every draw; None takes one from the system.
         costs: computes costs of a point that need no trial (params, macs, size_bytes), by name; called some hundred
             times a proposal. An objective or a constraint that equals one of them, up to a factor and an offset,
-            is computed instead of learned. Without it costs are predicted from the user attribute "costs" of the
-            trials, where they have it.
+            is computed instead of learned. The user attribute "costs" of the trials corrects it where it has a method
+            `corrected` (see `Known`); without it costs are predicted from that attribute.
         prior: choice -> value -> loss to expect, in any unit: how far it is right is learned.
         limits: cost -> (lowest, highest) that is allowed: points beyond are proposed only where no others are found.
         startup: trials with a result before anything is believed.
@@ -239,10 +239,11 @@ class _Memory:
                 self.rows[trial._trial_id] = row
                 self._seen.add(row.tobytes())
         self.known.look_at_proxies()
-        if self.known.is_exact:
+        # Of thousands of trials it takes long to say which have told their costs.
+        if not self.known.may_learn(len(trials)):
             return
         told = [t for t in trials if t._trial_id in self.rows and "costs" in t.user_attrs]
-        if told:
+        if self.known.may_learn(len(told)):
             rows = np.array([self.rows[t._trial_id] for t in told])
             self.known.learn(rows, [t.user_attrs["costs"] for t in told])
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
+from autoprune.constraint import MEASURED
 from autoprune.search.samplers.encoding import Encoding, Floats
 
 Costs = Callable[[Mapping[str, Any]], Mapping[str, float]]
@@ -43,7 +44,9 @@ class Known:
         encoding: of the points.
         costs: the costs of a point by name, always the same names; asked for some hundred points a proposal, so it
             should take microseconds. One with a method `columns` is given all points at once: for each choice an
-            array of its values. Without it they are predicted from what trials told (`learn`).
+            array of its values; one with a method `corrected` is corrected by what trials told (`learn`): it is given
+            their values in the same way and their costs, and returns what computes costs from then on. Without `costs`
+            they are predicted from what trials told.
         prior: choice -> value -> loss that is expected of it; between the values of a number it is interpolated, and
             choices that are not named expect none.
         limits: cost -> lowest and highest that is allowed.
@@ -67,6 +70,7 @@ class Known:
         self._encoding, self._proxies = encoding, proxies
         self._used: tuple[str, ...] = ()  # of the proxies, until the next look at the trials
         self._computed = None if costs is None else _Computed(encoding, costs)
+        self._corrected = getattr(costs, "corrected", None)
         self._limits, self._errors = limits or {}, errors or {}
         self._told: Ridge | None = None
         self._learned = 0
@@ -112,17 +116,28 @@ class Known:
             result[j] = entries[int(losses.argmin())]
         return result
 
+    def may_learn(self, count: int) -> bool:
+        """Whether costs of so many trials tell enough that was not learned yet."""
+        if self.is_exact and self._corrected is None:
+            return False
+        return count >= max(1 if self.is_exact else LEAST_TOLD, 1.1 * self._learned)
+
     def learn(self, rows: Floats, told: Sequence[Mapping[str, float]]) -> None:
-        """Predict costs from those of trials: log-linear, as costs are mostly products of what choices keep.
+        """Correct costs by those of trials, or predict them: log-linear, as most are products of what choices keep.
 
         Args:
-            rows: (N, d).
+            rows: (N, d), the latest last.
             told: costs of each.
         """
-        if self.is_exact or len(told) < max(LEAST_TOLD, 1.1 * self._learned):
+        if not self.may_learn(len(told)):
             return
         self._learned = len(told)
-        names = sorted(set.intersection(*(set(costs) for costs in told)))
+        if self._corrected is not None:
+            costs = self._corrected(self._encoding.columns(rows), told)
+            self._computed = _Computed(self._encoding, costs)
+            return
+        # What is measured is for the surrogates: predicted in this way it would equal what it was learned from.
+        names = sorted(set.intersection(*(set(costs) for costs in told)).difference(MEASURED))
         if names:
             table = np.array([[costs[name] for name in names] for costs in told], dtype=float)
             self._told = Ridge(alpha=0.01).fit(self._encoding.features(rows), _logs(table))

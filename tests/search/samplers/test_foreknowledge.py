@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from scipy.stats import spearmanr
@@ -108,8 +109,6 @@ def test_values_of_which_the_prior_does_not_speak_are_left_alone() -> None:
 
 
 def test_what_breaks_a_limit_is_not_proposed() -> None:
-    import optuna
-
     sampler = GuidedSampler(seed=0, costs=Sizes(), limits={"size": (0.0, 12.0)}, startup=4)
     study = optuna.create_study(sampler=sampler)
     for number in range(14):
@@ -117,6 +116,58 @@ def test_what_breaks_a_limit_is_not_proposed() -> None:
         size = Sizes()(trial.params)["size"]
         assert number == 0 or size <= 12.0  # the first trial is Optuna's own random point
         study.tell(trial, -size + sum(trial.params[f"prune.{i}.ratio"] for i in range(LAYERS)))
+
+
+class Milliseconds(Sizes):
+    """Milliseconds, which trials may show to be more.
+
+    Args:
+        factor: by which they are multiplied.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ms": self.factor * super().columns(columns)["size"]}
+
+    def corrected(self, columns: Mapping[str, Any], told: Sequence[Mapping[str, float]]) -> Milliseconds:
+        expected = Milliseconds().columns(columns)["ms"]
+        return Milliseconds(float(np.mean([one["ms"] for one in told] / expected)))
+
+
+def test_proposals_keep_a_limit_that_only_trials_reveal() -> None:
+    sampler = GuidedSampler(seed=0, costs=Milliseconds(), limits={"ms": (0.0, 24.0)}, startup=4)
+    study = optuna.create_study(sampler=sampler)
+    found = []
+    for _ in range(14):
+        trial = study.ask(SPACE)
+        ms = Milliseconds(2.0)(trial.params)["ms"]
+        trial.set_user_attr("costs", {"ms": ms})
+        study.tell(trial, sum(trial.params[f"prune.{i}.ratio"] for i in range(LAYERS)) - ms)
+        found.append(ms)
+    assert max(found[1:]) <= 24.0  # the first trial is Optuna's own random point
+    assert max(found[1:]) > 12.0
+
+
+def test_costs_are_corrected_again_once_there_are_a_tenth_more_trials() -> None:
+    encoding = Encoding(SPACE)
+    told = Known(encoding, Milliseconds(), PRIOR)
+    row = encoding.row(START)[None]
+    doubted = told.aiming(0.0)
+    for count, factor, expected in [(20, 2.0, 2.0), (21, 3.0, 2.0), (22, 3.0, 3.0)]:
+        told.learn(np.repeat(row, count, axis=0), [{"ms": factor * 32 * LAYERS}] * count)
+        assert told.costs(row).tolist() == [[expected * 32 * LAYERS]]
+    assert doubted.costs(row).tolist() == [[32.0 * LAYERS]]
+    assert told.aiming(0.0).costs(row).tolist() == told.costs(row).tolist()
+
+
+def test_of_measured_costs_nothing_is_predicted_by_choices_alone() -> None:
+    encoding = Encoding(SPACE)
+    told = Known(encoding, None, None)
+    rows = anywhere(encoding, 20, np.random.default_rng(0))
+    told.learn(rows, [{"macs": 1.0 + row[0], "latency_ms": 1.0} for row in rows])
+    assert told.costs(rows).shape == (20, 1)
 
 
 def test_what_is_known_only_roughly_may_be_beyond_a_limit_as_far_as_it_may_be_wrong() -> None:
