@@ -41,8 +41,8 @@ from autoprune.deployed import deploy, stored_bytes
 from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
 from autoprune.foresight import SAMPLE, Foresight, Sample
 from autoprune.frozen import freeze, unmatched
-from autoprune.inheritance import covers, origin_of
-from autoprune.record import INHERITED, Evaluation, Request
+from autoprune.inheritance import heir_of
+from autoprune.record import Evaluation, Request
 from autoprune.sandwich import train_supernet
 from autoprune.space import ARCHITECTURE, Choice, Choices, Space, Value
 from autoprune.space.precision import FLOAT_BITS, in_full_precision
@@ -73,7 +73,7 @@ from autoprune.task import (
 )
 from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, train
-from autoprune.training import Training, is_gradual
+from autoprune.training import Training
 
 SIZE, ENERGY, LATENCY = "size_bytes", "energy_uj", "latency_ms"
 MEASURED = "measured on the machine that searched"
@@ -386,26 +386,8 @@ class Evaluator:
         """The candidate before training, and the last rung that its weights were trained to (-1: none)."""
         if request.checkpoint is not None:
             return restore(request.checkpoint, self.techniques, context)
-        heir = self._inherited(request, choices, context)
+        heir = heir_of(request.donor, self.techniques, choices, context)
         return make(self.techniques, choices, context) if heir is None else heir, -1
-
-    def _inherited(self, request: Request, choices: Choices, context: Context) -> nn.Module | None:
-        """The candidate made from its donor's weights; None where it has no donor, or these do not fit.
-
-        Who is pruned little by little starts from the reference: what it comes to lack is not known yet.
-        """
-        donor = None if is_gradual(self.techniques, choices) else request.donor
-        origin = origin_of(donor.weights, choices, context) if donor is not None and donor.weights else None
-        if donor is None or origin is None:
-            return None
-        context.origin = origin.model
-        model = make(self.techniques, choices, context)
-        if covers(context.structure, origin.removed):
-            context.structure[INHERITED] = donor.trial
-            return model
-        context.origin = None
-        context.structure.clear()
-        return None
 
     def ticket(self, request: Request) -> nn.Module:
         """The winning lottery ticket of a candidate, from its checkpoint (see `training.Training.ticket`)."""

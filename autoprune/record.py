@@ -43,7 +43,7 @@ class Request:
         learning_rate: and with this peak learning rate instead of the spec's.
         repeat: 0 for an evaluation of the search itself; its nth re-validation trains from the start, and draws
             everything from the spec's seed plus n.
-        donor: what a new trial starts from, None for the reference.
+        donor: what a new trial starts from, or is made anew from at its first rung that trains; None for the reference.
     """
 
     trial: int

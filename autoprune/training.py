@@ -14,6 +14,7 @@ from autoprune.candidate import make, restore, untrained
 from autoprune.compress.technique import Context, Recovery, Technique
 from autoprune.errors import TaskError
 from autoprune.frozen import freeze
+from autoprune.inheritance import heir_of
 from autoprune.record import Request
 from autoprune.space import Choices
 from autoprune.spec import Spec
@@ -68,11 +69,14 @@ class Training:
 
     def _shaped(self, epochs: float, rung: int) -> tuple[nn.Module, float]:
         """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""
-        recovery = self._recovery(epochs, rung)
         self.context.structure.clear()
-        self.context.recovery = recovery
         try:
-            return make(self.techniques, self.choices, self.context), epochs * recovery.left
+            recovery = self.context.recovery = self._recovery(epochs, rung)
+            model = heir_of(self.request.donor, self.techniques, self.choices, self.context)
+            if model is None:
+                recovery = self.context.recovery = self._recovery(epochs, rung)
+                model = make(self.techniques, self.choices, self.context)
+            return model, epochs * recovery.left
         finally:
             self.context.recovery = None
 

@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.candidate import restore
 from autoprune.errors import TaskError
 from autoprune.evaluate import Evaluator
-from autoprune.record import Evaluation, Request
+from autoprune.record import Donor, Evaluation, Request
 from autoprune.spec import load_spec
 from autoprune.task import Budget, ClassificationTask, Data, Task
 from autoprune.training import Training
@@ -74,6 +74,34 @@ def test_a_rung_later_it_is_what_it_would_have_been_at_once(kind: str, schedule:
     trained, _ = restore(at_once.checkpoint or b"", used.techniques, used.context())
     deployed, _ = used.deploy(trained, *_rest(used, at_once))
     assert same(trained, deployed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [("prune", "iterative"), ("prune", "agp"), ("sparsify", "iterative"), ("sparsify", "dynamic_surgery")],
+)
+def test_an_heir_is_made_smaller_little_by_little_from_what_its_donor_was(kind: str, schedule: str) -> None:
+    used = evaluator(TinyTask(), **{kind: {}})
+    trained = done(used.evaluate(Request(0, 1, point(used, 0.3, **{kind: "one_shot"}))))
+    donor, values = Donor(0, 1, trained.checkpoint), point(used, 0.6, **{kind: schedule})
+    untrained = done(used.evaluate(Request(1, 0, values, donor=donor)))
+    continued = done(used.evaluate(Request(1, 1, values, untrained.checkpoint, donor=donor)))
+    at_once = done(used.evaluate(Request(1, 1, values, donor=donor)))
+    assert untrained.structure["inherited_from"] == continued.structure["inherited_from"] == 0
+    assert continued.checkpoint == at_once.checkpoint
+    plain = done(used.evaluate(Request(1, 1, values)))
+    assert continued.checkpoint != plain.checkpoint
+    assert continued.metrics["params"] == plain.metrics["params"]
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_lottery_ticket_goes_back_to_its_own_weights_and_inherits_none(kind: str) -> None:
+    used = evaluator(TinyTask(), **{kind: {}})
+    trained = done(used.evaluate(Request(0, 1, point(used, 0.3, **{kind: "one_shot"}))))
+    values = point(used, 0.6, **{kind: "lottery_ticket"})
+    result = done(used.evaluate(Request(1, 1, values, donor=Donor(0, 1, trained.checkpoint))))
+    assert "inherited_from" not in result.structure
+    assert result.checkpoint == done(used.evaluate(Request(1, 1, values))).checkpoint
 
 
 def _rest(used: Evaluator, result: Evaluation) -> tuple[Any, Any]:

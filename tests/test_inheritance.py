@@ -10,7 +10,7 @@ from safetensors.torch import load
 
 from autoprune.candidate import restore
 from autoprune.evaluate import Evaluator
-from autoprune.inheritance import origin_of
+from autoprune.inheritance import heir_of, origin_of, settle
 from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Choices, Space
 from autoprune.spec import load_spec
@@ -88,14 +88,54 @@ def test_a_smaller_one_loses_what_the_donor_lost_and_more(
         assert set(units) < set(result.structure["prune"]["removed"][group])
 
 
-def test_a_larger_one_starts_from_the_reference(
+@pytest.mark.parametrize("ratio", [0.0, 0.3])
+def test_a_larger_one_begins_as_what_the_donor_was(evaluator: Evaluator, space: Space, ratio: float) -> None:
+    donor = done(evaluator, Request(7, 1, pruned(space, 0.6)))
+    request = Request(8, 0, pruned(space, ratio), donor=Donor(7, 1, donor.checkpoint))
+    result = done(evaluator, request)
+    assert result.structure["inherited_from"] == 7
+    for group, units in result.structure["prune"]["removed"].items():
+        assert set(units) < set(donor.structure["prune"]["removed"][group])
+    context = evaluator.context()
+    larger = heir_of(request.donor, evaluator.techniques, Choices(request.choices), context)
+    smaller, _ = restore(donor.checkpoint or b"", evaluator.techniques, evaluator.context())
+    assert larger is not None
+    torch.testing.assert_close(larger.eval()(evaluator.example), smaller(evaluator.example))
+
+
+def test_units_that_only_the_larger_one_has_are_trained(evaluator: Evaluator, space: Space) -> None:
+    donor, point = done(evaluator, Request(7, 1, pruned(space, 0.6))), pruned(space, 0.0)
+    asked = {rung: Request(8, rung, point, donor=Donor(7, 1, donor.checkpoint)) for rung in (0, 1)}
+    before, after = (load(done(evaluator, asked[rung]).checkpoint or b"") for rung in (0, 1))
+    removed = donor.structure["prune"]["removed"]
+    layer = next(name for name in removed if f"{name}.weight" in before)
+    units = list(removed[layer])
+    assert (before[f"{layer}.weight"][units] != 0).any()
+    assert (before[f"{layer}.weight"][units] != after[f"{layer}.weight"][units]).any()
+
+
+def test_one_that_lacks_what_the_donor_has_and_has_what_it_lacks_starts_from_the_reference(
     evaluator: Evaluator, space: Space, donor: Evaluation
 ) -> None:
-    point = pruned(space, 0.0)
-    result = done(evaluator, Request(8, 0, point, donor=Donor(7, 1, donor.checkpoint)))
-    plain = done(evaluator, Request(8, 0, point))
-    assert "inherited_from" not in result.structure
-    assert result.checkpoint == plain.checkpoint
+    weights, removed = donor.checkpoint or b"", donor.structure["prune"]["removed"]
+    group, units = next((group, units) for group, units in removed.items() if len(units) > 1)
+    origin = origin_of(weights, Choices(pruned(space, 0.25)), evaluator.context())
+    assert origin is not None
+    other = next(unit for unit in range(max(units) + 2) if unit not in units)
+    own = {**removed, group: [*units[1:], other]}
+    before = {name: tensor.clone() for name, tensor in origin.model.state_dict().items()}
+    assert not settle(origin.model, origin, {"prune": {"removed": own}})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in origin.model.state_dict().items())
+
+
+def test_masks_stay_masked_so_that_nothing_is_added_to_them(
+    evaluator: Evaluator, space: Space, donor: Evaluation
+) -> None:
+    origin = origin_of(donor.checkpoint or b"", Choices(pruned(space, 0.25)), evaluator.context())
+    assert origin is not None
+    structure = {"prune": {"removed": {}}, "sparsify": {"layers": {}}}
+    assert not settle(origin.model, origin, structure)
+    assert settle(origin.model, origin, {"prune": {"removed": {}}})
 
 
 def test_another_architecture_starts_from_the_reference(

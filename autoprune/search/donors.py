@@ -1,7 +1,8 @@
 """Which finished trial a new one starts from, in place of the uncompressed reference (`search.inherit`).
 
-A donor has the same architecture and has lost nothing that the new trial keeps: then all of its weights can be taken
-over, unit by unit (`autoprune.inheritance`). It has been trained in its compressed form, which the reference never was.
+A donor has the same architecture and is no farther from the new trial, by what both have lost, than the reference is:
+then its weights can be taken over, unit by unit (`autoprune.inheritance`). It has been trained in its compressed form,
+which the reference never was.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoprune.pareto import Floats
 from autoprune.record import Donor, Evaluation
 from autoprune.space import ARCHITECTURE, Value
 from autoprune.study import Study
 
-LOST = (".ratio", ".drop")  # ends of the choices of how much is gone
+WHOLE = ".drop"  # end of the choices of what goes as a whole, and cannot be added to a donor
+LOST = (".ratio", WHOLE)  # ends of the choices of how much is gone
+ROUNDING = 1e-9
+ALIKE = 0.1  # of what there is to lose: donors are told apart by steps of this, then by their training
 
 
 class Donors:
@@ -30,7 +35,8 @@ class Donors:
         self._study, self._epochs = study, study.spec.rung_epochs
         self._lost = [name for name in study.space if name.endswith(LOST)]
         self._architecture = [name for name in study.space if name.startswith(ARCHITECTURE)]
-        self._kin: defaultdict[tuple[Value, ...], _Kin] = defaultdict(lambda: _Kin(len(self._lost)))
+        whole = np.array([name.endswith(WHOLE) for name in self._lost], dtype=bool)
+        self._kin: defaultdict[tuple[Value, ...], _Kin] = defaultdict(lambda: _Kin(whole))
 
     def note(self, evaluation: Evaluation) -> None:
         """Enter a finished evaluation, from which others may start if anything was trained."""
@@ -42,8 +48,8 @@ class Donors:
     def nearest(self, point: Mapping[str, Value]) -> Donor | None:
         """The trial nearest to `point`, with its weights; None where the reference is the nearer start.
 
-        The nearest is the one that has lost most of what `point` will lose, then the one trained longest, then the
-        first.
+        The nearest is the one with the least difference in what is lost, in steps of `ALIKE`; among those alike the one
+        trained longest, then the nearest, then the first.
         """
         kin = self._kin.get(self._family(point))
         if kin is None:
@@ -67,11 +73,12 @@ class _Kin:
     """Trials of one architecture; there may be tens of thousands.
 
     Args:
-        places: in which each has lost something.
+        whole: which of the places in which each has lost something are lost as a whole.
     """
 
-    def __init__(self, places: int) -> None:
-        self._rows = np.zeros((8, places))
+    def __init__(self, whole: NDArray[np.bool_]) -> None:
+        self._whole = whole
+        self._rows = np.zeros((8, len(whole)))
         self._rungs = np.full(8, -1)  # -1: none, or its weights are gone
         self._trials: dict[int, int] = {}  # trial -> row
 
@@ -88,9 +95,11 @@ class _Kin:
         self._rungs[self._trials[trial]] = -1
 
     def nearest_first(self, row: Floats) -> list[tuple[int, int]]:
-        """The trials, each with its rung, that have lost nowhere more than `row` (L,) does."""
-        fit = np.flatnonzero((self._rungs >= 0) & (self._rows <= row).all(axis=1))
-        apart = (row - self._rows[fit]).sum(axis=1)
+        """The trials, each with its rung, that are no farther from `row` (L,) than what has lost nothing."""
+        apart, limit = np.abs(self._rows - row).sum(axis=1), row.sum() + ROUNDING
+        has_all = (self._rows <= row)[:, self._whole].all(axis=1)
+        fit = np.flatnonzero((self._rungs >= 0) & has_all & (apart <= limit))
         trials = np.array(list(self._trials), dtype=np.int64)[fit]
-        order = np.lexsort((trials, -self._rungs[fit], apart))
+        steps = np.floor(apart[fit] / (ALIKE * max(1, len(row))) + ROUNDING)
+        order = np.lexsort((trials, apart[fit], -self._rungs[fit], steps))
         return list(zip(trials[order].tolist(), self._rungs[fit][order].tolist(), strict=True))

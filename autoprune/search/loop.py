@@ -9,14 +9,14 @@ what was under way is repeated when the search is resumed.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.constraint import is_cost
 from autoprune.errors import SearchFailed
 from autoprune.record import Evaluation, Request
-from autoprune.search.anchors import first_points
+from autoprune.search.anchors import FirstPoints
 from autoprune.search.assessors import Assessed
 from autoprune.search.beside import beside
 from autoprune.search.budgets import Budgets
@@ -143,7 +143,7 @@ class _Loop:
         # Trials that go on unranked from rung 0, the only one without training.
         self._entitled: list[int] = []
         self._taken: Counter[str] = Counter()  # shapes of the requests that are about to be sent
-        self._anchors = deque(first_points(study) if spec.search.warm_start else [])
+        self._first_points = FirstPoints(study)
         for trial in study.trials:
             self._recall(trial)
         self._tell_again()
@@ -250,7 +250,8 @@ class _Loop:
         """Show the sampler a result, as it should be at the last rung."""
         metrics = self._growth.expected(evaluation.rung, evaluation.metrics)
         violations, other = self.study.violations(metrics), beside(self.study, evaluation, metrics)
-        self._sampling.tell(self._numbers[evaluation.trial], metrics, violations, other)
+        steady = not evaluation.measurement.get("unstable", False)
+        self._sampling.tell(self._numbers[evaluation.trial], metrics, violations, other, steady=steady)
 
     def _rank(self, evaluation: Evaluation, violations: Sequence[float]) -> None:
         """Enter a result at its rung."""
@@ -271,7 +272,7 @@ class _Loop:
             if 1 <= rung <= self._last_rung:
                 self._promoted[rung - 1].add(trial.number)
         self._entitled = [one for one in self._entitled if one not in self._promoted[0]]
-        self._anchors = deque(point for point in self._anchors if point != trial.choices)
+        self._first_points.drop(trial.choices)
         self._barren = self._failures = 0  # what was tried before says nothing about what will be
         self._given_up = ""
 
@@ -356,7 +357,8 @@ class _Loop:
     def _go_on(self, number: int, rung: int) -> Request:
         trial = self.study.trial(number)
         self._promoted[rung - 1].add(number)
-        request = Request(number, rung, trial.choices, self.study.load_checkpoint(number, rung - 1))
+        weights, donor = self.study.load_checkpoint(number, rung - 1), self._starts.donor_again(trial, rung)
+        request = Request(number, rung, trial.choices, weights, donor=donor)
         self.study.log_request(request)
         self.announce("promoted", trial)
         return request
@@ -381,8 +383,8 @@ class _Loop:
         return self._has_room(rung) and self._budgets.allow(rung, self.workers.size)
 
     def _propose(self) -> tuple[int, dict[str, Value]]:
-        if self._anchors:
-            point = self._anchors.popleft()
+        point = self._first_points.pop()
+        if point is not None:
             return self._sampling.insert(point), point
         return self._sampling.ask()
 
@@ -392,7 +394,7 @@ class _Loop:
         if known is not None:
             violations = self.study.violations(known.metrics)
             if known.has_result:
-                self._sampling.tell(number, known.metrics, violations)
+                self._sampling.tell(number, known.metrics, violations, steady=not known.is_unstable)
             else:
                 self._sampling.tell_rejected(number, violations)
             self.announce("duplicate", known)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from autoprune.constraint import COMPUTABLE, is_cost
-from autoprune.record import INHERITED, Evaluation, Request
+from autoprune.record import INHERITED, Donor, Evaluation, Request
 from autoprune.search.donors import Donors
 from autoprune.space import ARCHITECTURE, Space, Value
 from autoprune.spec import Spec
-from autoprune.study import Study
+from autoprune.study import Study, Trial
 
 
 class Starts:
@@ -27,7 +27,7 @@ class Starts:
 
     def __init__(self, study: Study, *, in_order: bool) -> None:
         spec = study.spec
-        trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
+        self._trains = trains = [rung for rung, epochs in enumerate(spec.rung_epochs) if epochs > 0]
         self._study, self._donors = study, Donors(study)
         self._trained = trained_architecture(spec, study.space)
         self._first_training = trains[0] if trains and not in_order else 0
@@ -53,6 +53,15 @@ class Starts:
         ):
             rung = self._first_training
         return Request(len(study.trials), rung, point, donor=donor)
+
+    def donor_again(self, trial: Trial, rung: int) -> Donor | None:
+        """Whom a trial began from, where it goes on to the first rung that trains: who becomes smaller little by little
+        is made anew there."""
+        number = trial.structure.get(INHERITED)
+        if number is None or rung not in self._trains[:1]:
+            return None
+        trained = self._study.trial(number).rung
+        return Donor(number, trained, self._study.load_checkpoint(number, trained))
 
     def note(self, evaluation: Evaluation) -> None:
         """Enter a finished evaluation: others may start from it."""

@@ -37,12 +37,23 @@ def nearest_donor(study: Study, choices: dict[str, Any]) -> Donor | None:
     return donors.nearest(choices)
 
 
-def test_it_is_the_trained_one_that_lost_most_of_what_is_to_go(tmp_path: Path) -> None:
-    trials = (point(0.0), 2), (point(0.3), 1), (point(0.2), 2), (point(0.6), 2), (point(0.35), 0)
+def test_it_is_the_trained_one_that_lost_nearly_the_same(tmp_path: Path) -> None:
+    trials = (point(0.0), 2), (point(0.3), 1), (point(0.15), 2), (point(0.75), 2), (point(0.35), 0)
     with study_of(tmp_path / "run", *trials) as study:
         assert nearest_donor(study, point(0.4)) == Donor(1, 1, b"trial 1 rung 1")
-        assert nearest_donor(study, point(0.25)) == Donor(2, 2, b"trial 2 rung 2")
-        assert nearest_donor(study, {**point(0.4), "prune.a.ratio": 0.1}) == Donor(0, 2, b"trial 0 rung 2")
+        assert nearest_donor(study, point(0.1)) == Donor(2, 2, b"trial 2 rung 2")
+        assert nearest_donor(study, point(0.7)) == Donor(3, 2, b"trial 3 rung 2")
+
+
+def test_it_may_have_lost_more_but_not_so_much_that_the_reference_is_nearer(tmp_path: Path) -> None:
+    with study_of(tmp_path / "run", (point(0.5), 2)) as study:
+        assert nearest_donor(study, point(0.3)) == Donor(0, 2, b"trial 0 rung 2")
+        assert nearest_donor(study, point(0.2)) is None
+
+
+def test_among_those_alike_it_is_the_one_trained_longest(tmp_path: Path) -> None:
+    with study_of(tmp_path / "run", (point(0.38), 1), (point(0.35), 2), (point(0.2), 2)) as study:
+        assert nearest_donor(study, point(0.4)) == Donor(1, 2, b"trial 1 rung 2")
 
 
 def test_another_architecture_is_no_donor(tmp_path: Path) -> None:
@@ -66,9 +77,9 @@ def test_among_many_it_is_the_one_that_comparing_them_all_finds(tmp_path: Path) 
     wanted = point(0.3)
     with study_of(tmp_path / "run", *((one, 1) for one in points)) as study:
         found = nearest_donor(study, wanted)
-    fit = [i for i, one in enumerate(points) if all(one[name] <= 0.3 for name in names)]
-    assert found is not None and len(fit) > 8
-    assert found.trial == max(fit, key=lambda i: (sum(points[i][name] for name in names), -i))
+    apart = [sum(abs(one[name] - wanted[name]) for name in names) for one in points]
+    assert found is not None and len(set(apart)) > 4
+    assert apart[found.trial] == min(apart)
 
 
 def test_one_without_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -88,7 +99,7 @@ def test_a_search_hands_donors_to_new_trials_only_where_it_is_asked_to(tmp_path:
             run_search(study, workers, make_sampler("evolution", 0))
         given[inherit] = [request for request in workers.seen if request.donor is not None]
     assert given["reference"] == [] and given["nearest"]
-    assert {request.rung for request in given["nearest"]} == {0}
+    assert {request.rung for request in given["nearest"]} == {0, 1}  # made anew where training begins
     for request in given["nearest"]:
         assert request.donor is not None and request.donor.trial < request.trial
         assert request.donor.weights == f"trial {request.donor.trial} rung {request.donor.rung}".encode()
