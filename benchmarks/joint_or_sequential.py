@@ -42,6 +42,7 @@ from autoprune.spec import load_spec
 Fields = Mapping[str, Any]
 
 STAGES = ("architecture", "prune", "quantize")
+PATIENCE = 3600  # seconds to wait for the other process
 POWERS = (0.5, 1.0, 1.0)  # of the share of latency that is asked for, by stage
 
 
@@ -55,11 +56,15 @@ def searched(fields: Fields, folder: Path) -> Any:
 
 
 def begun(folder: Path) -> Any:
-    """The study of a search that another process may be about to begin."""
-    while True:
+    """The study of a search that another process may be about to begin; the program ends where none does."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         with suppress(RunFolderError):
             return autoprune.open_study(folder)
         time.sleep(5)
+    raise SystemExit(
+        f"nobody began a search in {folder} for {PATIENCE} s: run this with --only joint beside it"
+    )
 
 
 def best_of(study: Any, limit_ms: float) -> Any:
