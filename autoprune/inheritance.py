@@ -3,11 +3,14 @@
 The donor's weights are put back to where they lay in the uncompressed network, by the units that its record says were
 cut; what is cut reads zero. A candidate of the same architecture is then made from that network as it would be from the
 reference, by all techniques in turn: units that read zero matter least, so whoever says what goes takes them first. It
-is held against the record afterwards. A unit that the donor lacks and the candidate keeps gets the reference's weights,
-but nobody listens to it at first: the candidate computes what the donor did, and learns what to make of the unit (after
-"Net2Net", Chen et al. 2016, https://arxiv.org/abs/1511.05641). A candidate that keeps such a unit and lacks one of the
-same group that the donor has is made from the reference after all. Layers that the donor has in another form
-(factorized, dropped) come from the reference.
+is held against the record afterwards.
+
+A unit that the donor lacks and the candidate keeps gets the reference's weights, but nobody listens to it at first:
+the candidate computes what the donor did, and learns what to make of the unit (after "Net2Net", Chen et al. 2016,
+https://arxiv.org/abs/1511.05641). Where units meet other than through a weight of their own (scores of attention,
+groups of a convolution) it computes something else. A candidate that keeps such a unit and lacks one of the same group
+that the donor has is made from the reference after all. Layers that the donor has in another form (factorized,
+dropped) come from the reference.
 """
 
 from __future__ import annotations
@@ -102,7 +105,7 @@ def origin_of(checkpoint: bytes, choices: Choices, context: Context) -> Origin |
             observed = Observed(network, example_inputs(context.data))
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         places = {} if observed is None else observed.places(removed)
-        taken = _put_back(network, load_tensors(checkpoint), places)
+        taken = put_back(network, load_tensors(checkpoint), places)
     except (ModelError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
     return Origin(model, removed, observed, before) if taken else None
@@ -180,7 +183,7 @@ def _read_along(model: nn.Module, name: str) -> int | None:
 
 
 @torch.no_grad()
-def _put_back(
+def put_back(
     network: nn.Module,
     donated: Mapping[str, torch.Tensor],
     places: Places,

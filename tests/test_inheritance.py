@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from prunable_networks import (
+    Gate,
+    Normed,
+    PixelShuffled,
+    Residual,
+    Separable,
+    SqueezeExcite,
+    Tied,
+    Transposed,
+    UNet,
+    example,
+    make,
+)
 from safetensors.torch import load
+from torch import nn
 
 from autoprune.candidate import restore
 from autoprune.evaluate import Evaluator
-from autoprune.inheritance import heir_of, origin_of, settle
+from autoprune.inheritance import Origin, heir_of, origin_of, put_back, settle
 from autoprune.record import Donor, Evaluation, Request
 from autoprune.space import Choices, Space
 from autoprune.spec import load_spec
+from autoprune.structure import Observed, analyse, prepared
+
+KINDS = (Residual, Separable, SqueezeExcite, Gate, Transposed, Normed, Tied, UNet, PixelShuffled)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +119,27 @@ def test_a_larger_one_begins_as_what_the_donor_was(evaluator: Evaluator, space: 
     smaller, _ = restore(donor.checkpoint or b"", evaluator.techniques, evaluator.context())
     assert larger is not None
     torch.testing.assert_close(larger.eval()(evaluator.example), smaller(evaluator.example))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_added_changes_no_output(kind: type[nn.Module]) -> None:
+    network, inputs = make(kind).double(), example(kind).double()
+    found = analyse(network, inputs)
+    network = prepared(network, inputs, found.way)
+    lacked = {group.name: list(range(group.units // 2)) for group in found.free}
+    own = {name: units[: len(units) // 2] for name, units in lacked.items()}
+    donor, whole = copy.deepcopy(network), copy.deepcopy(network)
+    Observed(donor, inputs).cut(lacked)
+    with torch.no_grad():
+        for parameter in donor.parameters():
+            parameter.mul_(1.1)
+    observed, before = Observed(whole, inputs), copy.deepcopy(network.state_dict())
+    put_back(whole, donor.state_dict(), observed.places(lacked))
+    larger = copy.deepcopy(whole)
+    Observed(larger, inputs).cut(own)
+    assert settle(larger, Origin(whole, lacked, observed, before), {"prune": {"removed": own}})
+    assert sum(p.numel() for p in larger.parameters()) > sum(p.numel() for p in donor.parameters())
+    torch.testing.assert_close(larger(inputs), donor(inputs))
 
 
 def test_units_that_only_the_larger_one_has_are_trained(evaluator: Evaluator, space: Space) -> None:
