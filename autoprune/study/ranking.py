@@ -28,12 +28,22 @@ def losses_of(metrics: Iterable[Mapping[str, float]], objectives: Sequence[Objec
 
 
 def front_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The trials that no other one dominates, sorted by the first objective, best first."""
+    """The trials that no other one dominates, sorted by the first objective, best first.
+
+    Of those that are alike in all objectives it has one: the fastest, then the smallest.
+    """
     losses = losses_of([trial.metrics for trial in trials], objectives)
     if not len(losses):
         return []
-    keep = np.flatnonzero(front_mask(losses) & np.isfinite(losses).all(axis=1))
-    return [trials[i] for i in keep[np.lexsort(losses[keep].T[::-1])]]
+    order = _best_first(trials, losses)
+    losses = losses[order]
+    return [trials[i] for i in order[front_mask(losses) & np.isfinite(losses).all(axis=1)]]
+
+
+def _best_first(trials: Sequence[Trial], losses: Floats) -> NDArray[np.int64]:
+    """The places of trials in the order of their losses (N, M), of those alike the fastest, then the smallest first."""
+    others = [[trial.metrics.get(metric, np.inf) for trial in trials] for metric in SMALLER_IS_BETTER]
+    return np.lexsort([*others[::-1], *losses.T[::-1]])
 
 
 def confirmed(front: Sequence[Trial]) -> list[Trial]:
@@ -105,9 +115,10 @@ def best_of(
         raise SearchFailed(_closest(trials, violations, constraints, baseline))
     losses = losses_of([trial.metrics for trial in fitting], objectives)
     if ranked_by is None:
-        return fitting[knee(losses)]
+        order = _best_first(fitting, losses)
+        return fitting[int(order[knee(losses[order])])]
     first = losses_of([trial.metrics for trial in fitting], [ranked_by])
-    return fitting[int(np.lexsort([*losses.T[::-1], first[:, 0]])[0])]
+    return fitting[int(_best_first(fitting, np.hstack([first, losses]))[0])]
 
 
 def _closest(

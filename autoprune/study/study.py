@@ -344,6 +344,7 @@ class Study:
         if not self._checkpoints.trials:
             return
         asked_for = worth_keeping(self.results, self.spec.objectives, self.spec.constraints)
+        asked_for |= {trial.number for trial in self.front}
         under_way = {trial for trial, *_ in self._ledger.requests} | {trial for trial, _ in self.repeats_left}
         under_way |= {r.donor.trial for r in self._ledger.requests.values() if r.donor is not None}
         trials = [self.trial(number) for number in self._checkpoints.trials]

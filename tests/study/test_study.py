@@ -245,6 +245,29 @@ def test_checkpoints_of_hopeless_trials_are_dropped(tmp_path: Path) -> None:
     assert Study.open(tmp_path / "run").load_checkpoint(0) == b"0"
 
 
+def test_of_trials_alike_in_the_objectives_the_fastest_stands_and_keeps_its_weights(tmp_path: Path) -> None:
+    alone = {"objectives": {"accuracy": "maximize"}, "constraints": ["latency_ms <= 100%"]}
+    with new_study(tmp_path / "run", **alone) as study:
+        for latency, size in [(1.5, 500.0), (1.2, 500.0), (1.2, 400.0), (1.6, 300.0)]:
+            number = add(study, 88.0, latency, size=size)
+            study.save_checkpoint(Evaluation(number, 0, "finished", point(), checkpoint=b"%d" % number))
+        study.drop_checkpoints(())
+        assert [trial.number for trial in study.front] == [2]
+        for best in (study.best(), study.best("latency_ms <= 2", maximize="accuracy")):
+            assert best.number == 2 and study.load_checkpoint(best.number) == b"2"
+
+
+def test_what_is_on_the_front_keeps_its_weights_whatever_else_is_limited(tmp_path: Path) -> None:
+    limited = {"objectives": {"accuracy": "maximize"}, "constraints": ["params <= 100"]}
+    with new_study(tmp_path / "run", **limited) as study:
+        for params in (90.0, 80.0):
+            evaluation = finished(len(study.trials), 0, point(), 88.0, 1.5)
+            evaluation.metrics["params"], evaluation.checkpoint = params, b"weights"
+            study.record(Request(evaluation.trial, 0, point()), evaluation)
+        study.drop_checkpoints(())
+        assert [study.load_checkpoint(trial.number) for trial in study.front] == [b"weights"]
+
+
 def test_checkpoints_of_lower_rungs_go_when_a_higher_one_is_durable(tmp_path: Path) -> None:
     with new_study(tmp_path / "run") as study:
         for rung in (0, 1):
