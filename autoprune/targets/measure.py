@@ -47,7 +47,6 @@ WARM_UP_CALLS = 10
 WARM_UP_SECONDS = 0.3
 # How far the halves of a measurement may differ, and the reference exceed what it takes on the quiet machine.
 STEADY, QUIET = 0.05, 1.07
-RUNS = 100  # of the candidate in quiet rounds, as far as those that were asked for hold so many
 LATELY = 20  # measurements without a quiet moment, after which the machine is taken to be slower than it was
 ATTEMPTS, PATIENCE = 3, 30  # at least so many, and for as long as so many of them should take
 CALIBRATION_SECONDS, CALIBRATION_BLOCK_MS, FASTEST = 4.0, 20.0, 0.1  # the last one: a share of the blocks
@@ -214,7 +213,7 @@ def undisturbed_ms(calibrated: float, lately: Sequence[float]) -> float:
 def measure_runs(
     candidate: Run, reference: Run, calibrated: float, *, quiet_ms: float, rounds: int, block_ms: float
 ) -> dict[str, Any]:
-    """Measure until enough rounds were quiet, and their two halves agree, or patience ends.
+    """Measure until half of as many rounds as were asked for were quiet, and their two halves agree, or patience ends.
 
     Args:
         candidate, reference: run once for each call.
@@ -236,7 +235,7 @@ def measure_runs(
         quiet = [one for one in found if max(one.before, one.after) <= QUIET * quiet_ms]
         counted = quiet if len(quiet) > 1 else found
         spread = abs(_ratio(counted[::2]) / _ratio(counted[1::2]) - 1)
-        is_steady = len(quiet) >= _enough(found, rounds) and spread <= STEADY
+        is_steady = len(quiet) >= max(2, rounds // 2) and spread <= STEADY
         if is_steady or (attempt >= ATTEMPTS and time.perf_counter() > patience):
             break
     return {
@@ -248,12 +247,6 @@ def measure_runs(
         "rounds": len(found),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     }
-
-
-def _enough(found: Sequence[Round], rounds: int) -> int:
-    """How many quiet rounds it takes: half of what was asked for, all of it where a block has few runs."""
-    runs = statistics.median(len(one.mine) for one in found)
-    return max(2, rounds // 2, min(rounds, math.ceil(RUNS / runs)))
 
 
 def measured_energy(run: Run, counter: Counter | None, milliseconds: float) -> dict[str, Any]:

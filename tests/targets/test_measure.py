@@ -150,18 +150,6 @@ def test_a_reference_slower_than_calibrated_is_measured_again(monkeypatch: pytes
     assert not found["unstable"]
 
 
-@pytest.mark.parametrize(("runs", "wanted"), [(50, 4), (3, 8)])
-def test_where_a_block_has_few_runs_more_quiet_ones_are_waited_for(
-    monkeypatch: pytest.MonkeyPatch, runs: int, wanted: int
-) -> None:
-    quiet, disturbed = measure.Round([1.0] * runs, 2.0, 2.0), measure.Round([1.5] * runs, 2.4, 2.4)
-    monkeypatch.setattr(measure, "_rounds", lambda *_: itertools.cycle([quiet, disturbed]))
-    how = {"calibrated": 2.0, "quiet_ms": 2.0, "rounds": 8, "block_ms": 0.01}
-    found = measure_runs(lambda: None, lambda: None, **how)
-    assert found["rounds"] == 2 * wanted
-    assert not found["unstable"]
-
-
 def test_a_machine_that_never_gets_quiet_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(monkeypatch, (1.5, 2.4))
     assert found["rounds"] >= 2 * measure.ATTEMPTS
