@@ -9,6 +9,7 @@ first that does is taken, and recorded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,7 +35,9 @@ MOST_ERROR = 1e-3
 """Relative error of a float network's outputs. Another summation order costs 1e-6, a wrong operation far more."""
 MOST_ERROR_OF_INTEGERS = 0.02
 """The same where values are rounded: one that lies on the edge of two codes may fall to either side, which cost at
-most 1e-3 in seventeen small architectures with random weights."""
+most 1e-3 in seventeen small architectures with random weights, and .01 to .08 on one input in four of a MobileNet that
+was hardly trained, where float32 and float64 differ as much. What is beyond is looked at again nearby."""
+NEARBY = (0.97, 0.93, 0.88)
 MOST_ERROR_OF_HALVES = 0.01
 """The same in half precision, whose steps are 1e-3 apart."""
 
@@ -95,7 +98,7 @@ def to_onnx(
                 continue
             try:
                 session = open_session(content, threads, provider)
-                _prove(session, interface, probes[takes], _limit(model))
+                _prove(model, session, interface, probes[takes])
             except ModelError as error:
                 reasons[way] = _first_line(error)
             else:
@@ -223,21 +226,42 @@ def _shortened(inputs: Inputs, lengths: set[int]) -> Inputs:
     return map_tensors(shorten, inputs)
 
 
-def _prove(session: Any, interface: Interface, probes: Sequence[_Probe], limit: float) -> None:
+def _prove(model: nn.Module, session: Any, interface: Interface, probes: Sequence[_Probe]) -> None:
     """Refuse a file that does not compute what the module does.
 
     Raises:
         ModelError: it does not run on a probe, or computes something else.
     """
+    limit = _limit(model)
     for probe in probes:
-        found = run_session(session, probe.inputs)
-        for name, expected in zip(interface.outputs_by_name, tensors_in(probe.outputs), strict=True):
-            error = relative_error(expected.numpy(), found[name])
-            if error > limit:
-                raise ModelError(
-                    f"the file computes something else: {name} of shape {tuple(found[name].shape)} differs by "
-                    f"{error:.2%} from the module's, of shape {tuple(expected.shape)}"
-                )
+        reason = _difference(session, interface, probe, limit)
+        if reason and all(_difference(session, interface, other, limit) for other in _nearby(model, probe)):
+            raise ModelError(f"the file computes something else: {reason}")
+
+
+def _difference(session: Any, interface: Interface, probe: _Probe, limit: float) -> str:
+    """Which output of a file is farther from the module's than the limit; empty when none is."""
+    found = run_session(session, probe.inputs)
+    for name, expected in zip(interface.outputs_by_name, tensors_in(probe.outputs), strict=True):
+        error = relative_error(expected.numpy(), found[name])
+        if error > limit:
+            return (
+                f"{name} of shape {tuple(found[name].shape)} differs by {error:.2%} from the module's, of shape "
+                f"{tuple(expected.shape)}"
+            )
+    return ""
+
+
+def _nearby(model: nn.Module, probe: _Probe) -> Iterator[_Probe]:
+    """A little less of the same, where values are rounded: a wrong operation is wrong there, too, while what lay on the
+    edge of two codes does not. None for other networks."""
+    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+        for share in NEARBY:
+            yield from _probe(model, map_tensors(partial(_times, share), probe.inputs))
+
+
+def _times(share: float, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor * share if tensor.is_floating_point() else tensor
 
 
 def run_session(session: Any, inputs: Inputs) -> Arrays:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import onnx
@@ -26,7 +28,8 @@ from torch import nn
 from autoprune.compress.calibrate import calibrate
 from autoprune.deployed import deploy, layer_kind
 from autoprune.errors import ModelError
-from autoprune.targets.onnx_graph import ANY_BATCH, ANY_LENGTH, EXAMPLE, to_onnx
+from autoprune.targets import onnx_graph
+from autoprune.targets.onnx_graph import ANY_BATCH, ANY_LENGTH, EXAMPLE, run_session, to_onnx
 from autoprune.targets.onnxruntime import OnnxModel, OnnxRuntime
 from autoprune.tensors import call, concatenate, map_tensors, tensors_in
 
@@ -96,6 +99,36 @@ def test_a_network_for_one_example_is_run_one_by_one() -> None:
     x = torch.randn(3, 6)
     assert exported.takes == EXAMPLE
     torch.testing.assert_close(OnnxModel(exported).run(x), model.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("bits", "wrong_at", "is_refused"),
+    [(8, 1, False), (8, "always", True), (32, 1, True)],
+    ids=["on the edge of two codes", "wrong", "nothing is rounded"],
+)
+def test_what_is_off_is_looked_at_again_nearby_where_values_are_rounded(
+    monkeypatch: pytest.MonkeyPatch, bits: int, wrong_at: Any, is_refused: bool
+) -> None:
+    inputs, calls = torch.randn(1, 6), itertools.count(1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = model if bits == 32 else eight_bits(model, inputs)
+
+    def off(session: Any, given: Any) -> dict[str, Any]:
+        is_off = wrong_at in ("always", next(calls))
+        return {n: 1.1 * v if is_off else v for n, v in run_session(session, given).items()}
+
+    monkeypatch.setattr(onnx_graph, "run_session", off)
+    expected = pytest.raises(ModelError, match="computes something else") if is_refused else nullcontext()
+    with torch.no_grad(), expected:
+        onnx_graph._prove(network, *_file_of(network, inputs))
+
+
+def _file_of(network: nn.Module, inputs: torch.Tensor) -> tuple[Any, Any, Any]:
+    """What the proof takes beside a network."""
+    interface = onnx_graph.Interface(inputs, call(network, inputs))
+    content = onnx_graph._written(network, interface, "trace", EXAMPLE)
+    session = onnx_graph.open_session(content, 1, "cpu")
+    return session, interface, onnx_graph._probes(network, interface)[EXAMPLE]
 
 
 def test_a_branch_on_values_is_refused_instead_of_frozen() -> None:
