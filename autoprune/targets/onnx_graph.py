@@ -255,7 +255,7 @@ def _difference(session: Any, interface: Interface, probe: _Probe, limit: float)
 def _nearby(model: nn.Module, probe: _Probe) -> Iterator[_Probe]:
     """A little less of the same, where values are rounded: a wrong operation is wrong there, too, while what lay on the
     edge of two codes does not. None for other networks."""
-    if any(isinstance(module, QuantizedLayer) for module in model.modules()):
+    if _rounds(model):
         for share in NEARBY:
             yield from _probe(model, map_tensors(partial(_times, share), probe.inputs))
 
@@ -279,7 +279,12 @@ def run_session(session: Any, inputs: Inputs) -> Arrays:
 
 
 def _limit(model: nn.Module) -> float:
-    modules = list(model.modules())
-    if any(isinstance(module, QuantizedLayer) for module in modules):
+    if _rounds(model):
         return MOST_ERROR_OF_INTEGERS
-    return MOST_ERROR_OF_HALVES if any(isinstance(module, Lowered) for module in modules) else MOST_ERROR
+    halves = any(isinstance(module, Lowered) for module in model.modules())
+    return MOST_ERROR_OF_HALVES if halves else MOST_ERROR
+
+
+def _rounds(model: nn.Module) -> bool:
+    """Whether a network rounds values to codes."""
+    return any(isinstance(module, QuantizedLayer) for module in model.modules())
