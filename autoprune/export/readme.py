@@ -43,12 +43,16 @@ _ONNX = """
 Needs `onnxruntime` and `numpy`, nothing else:
 
 ```python
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
-options.add_session_config_entry("session.x64quantprecision", "1")  # exact integers on any processor
+processor = Path("/proc/cpuinfo")
+if not processor.exists() or "vnni" not in processor.read_text():  # elsewhere the faster integer kernels saturate
+    options.add_session_config_entry("session.x64quantprecision", "1")
 session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])
 inputs = {{
 {arrays}

@@ -6,13 +6,13 @@ weights of less than eight bits are stored as the bytes that they are computed w
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import ModelError, raised
 from autoprune.space import Value
+from autoprune.targets.processor import adds_bytes_exactly
 from autoprune.targets.runtimes import compile_openvino
 from autoprune.targets.stopwatch import Stopwatch, Timed, require
 from autoprune.targets.target import Runnable, unsupported_bits
@@ -78,7 +78,7 @@ class OpenVino(Timed):
         super().__init__(Stopwatch("openvino", threads, rounds, block_ms), channel_multiple)
         self.threads = threads
         # Without such instructions OpenVINO adds up pairs of products in 16 bits, where those of eight bits saturate.
-        self.weight_bits = (2, 3, 4, 5, 6, 7, *((8,) if multiplies_bytes() else ()), 16, 32)
+        self.weight_bits = (2, 3, 4, 5, 6, 7, *(() if adds_bytes_exactly() is False else (8,)), 16, 32)
         self._way = "trace"
 
     def supports(self, choices: dict[str, Value]) -> str | None:
@@ -101,15 +101,6 @@ class OpenVino(Timed):
                 Path(folder, name).write_bytes(content)
             compiled = compile_openvino(Path(folder, MODEL_FILE), self.threads)
         return OpenVinoModel(files, compiled, exported.interface, (exported.way, exported.takes))
-
-
-def multiplies_bytes() -> bool:
-    """Whether the processor adds up products of bytes in 32 bits (VNNI, AMX); True where it does not say."""
-    try:
-        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
-    except OSError:
-        return True
-    return "avx2" not in flags or bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def to_openvino(onnx_file: bytes) -> dict[str, bytes]:

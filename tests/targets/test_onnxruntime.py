@@ -19,7 +19,7 @@ from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.errors import TargetError
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.onnxruntime import OnnxRuntime
-from autoprune.targets.runtimes import EXACT_INTEGERS
+from autoprune.targets.runtimes import session_options
 
 
 def layers(model: nn.Module) -> list[str]:
@@ -50,9 +50,8 @@ def fused(content: bytes, folder: Path) -> Counter[str]:
     """The operations that are left when ONNX Runtime has fused all it can."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath, options.log_severity_level = str(folder / "fused.onnx"), 3
-    options.add_session_config_entry(*EXACT_INTEGERS)
+    options = session_options(threads=1)
+    options.optimized_model_filepath = str(folder / "fused.onnx")
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "fused.onnx").graph.node)
 
@@ -66,6 +65,15 @@ def test_runtime_and_module_agree(name: str, bits: tuple[int, int]) -> None:
         assert differences(quantized, inputs).max() < 2e-3
     else:
         assert agree(quantized, inputs)
+
+
+def test_sums_of_the_largest_products_do_not_saturate() -> None:
+    model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    for weights in (model[0].weight, model[3].weight):
+        nn.init.ones_(weights)
+    inputs = torch.ones(4, 16, 3, 3)
+    quantized = deployed(model, inputs, dict.fromkeys(layers(model), (8, 8)))
+    assert differences(quantized, inputs).max() < 1e-3
 
 
 @pytest.mark.parametrize("seed", range(6))

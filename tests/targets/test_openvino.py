@@ -9,7 +9,8 @@ from quantizable_networks import network
 from test_onnxruntime import deployed, layers
 
 from autoprune.errors import TargetError
-from autoprune.targets.openvino import OpenVino, multiplies_bytes
+from autoprune.targets.openvino import OpenVino
+from autoprune.targets.processor import adds_bytes_exactly
 
 
 @pytest.mark.parametrize("bits", [(7, 8), (3, 32), (32, 32)], ids=str)
@@ -37,7 +38,7 @@ def test_its_files_hold_all_of_it_and_are_measured() -> None:
 
 def test_eight_bits_are_legal_only_where_they_do_not_saturate() -> None:
     target = OpenVino()
-    assert (8 in target.weight_bits) == multiplies_bytes()
+    assert (8 in target.weight_bits) == (adds_bytes_exactly() is not False)
     assert target.supports({"quantize.a.weight_bits": 7, "quantize.a.activation_bits": 8}) is None
     reason = target.supports({"quantize.a.activation_bits": 4})
     assert reason == "quantize.a.activation_bits: OpenVINO has no 4-bit activations; 8, 32 are legal"
