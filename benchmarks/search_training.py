@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/search_training.py [--spec digits] [--samplers auto,tpe,nsga2,random,gp,sequential]
         [--minutes 3] [--of-ours 0.5] [--profile full] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
+        [--beside FILE ...]
 
 Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
 computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
@@ -15,7 +16,9 @@ layers of each network on the front; then the layers at both ends back in floati
 
 `--spec cifar10_resnet20 --weights FILE` takes the published ResNet-20 (AUTOPRUNE_DATA names the folder of the data).
 Prints hypervolume (as `autoprune status` counts it; one table compares one spec) after 10, 20, 30, 50, 70 and 100 %
-of the minutes, and with how many times fewer ours reached what each rival has in the end.
+of the minutes, and with how many times fewer ours reached what each rival has in the end. With one worker each, a
+machine of two cores has several samplers at work at once, each in a process with a `--json` of its own; the last one,
+or one with `--samplers ""`, compares them all by `--beside`.
 """
 
 from __future__ import annotations
@@ -168,7 +171,7 @@ def main() -> int:
     """Search, seed by seed, and print after each."""
 
     def listed(text: str) -> list[str]:
-        return text.split(",")
+        return [name for name in text.split(",") if name]
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -182,6 +185,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to keep all curves")
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="what `--json` of others has kept")
     options = parser.parse_args()
     samplers = listed(options.samplers) if isinstance(options.samplers, str) else options.samplers
     curves: dict[str, list[Curve]] = {sampler: [] for sampler in samplers}
@@ -194,6 +198,8 @@ def main() -> int:
             print(f"seed {seed} {sampler:10} {len(curve) - 1:4} evaluations ", *cells, flush=True)
         if options.json:
             options.json.write_text(json.dumps(curves), encoding="utf-8")
+    for path in options.beside:
+        curves |= json.loads(path.read_text(encoding="utf-8"))
     for sampler, found in curves.items():
         ends = [curve[-1][1] for curve in found]
         print(f"{sampler:10} {np.mean(ends):.4f} ± {np.std(ends):.4f}", end="")

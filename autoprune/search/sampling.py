@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autoprune.constraint import COMPUTABLE, Objective
 from autoprune.errors import BadInput, raised
 from autoprune.search.prices import LATENCY
-from autoprune.search.samplers import BESIDE, REJECTED
+from autoprune.search.samplers import BESIDE, COSTS, REJECTED
 from autoprune.space import Space, Value
 from autoprune.study.journal import quiet, running_trial
 
@@ -31,11 +31,18 @@ class RevisedStorage(InMemoryStorage):
         super().__init__()
         self._revised: dict[int, FrozenTrial] = {}
 
-    def revise(self, trial_id: int, values: Sequence[float], attributes: Mapping[str, Any]) -> None:
-        """Show a finished trial with these values and system attributes from now on."""
+    def revise(
+        self,
+        trial_id: int,
+        values: Sequence[float],
+        attributes: Mapping[str, Any],
+        costs: Mapping[str, float],
+    ) -> None:
+        """Show a finished trial with these values, system attributes and costs from now on."""
         trial = copy.copy(self.get_trial(trial_id))
         trial.values = list(values)
         trial.system_attrs = {**trial.system_attrs, **attributes}
+        trial.user_attrs = {**trial.user_attrs, COSTS: {**trial.user_attrs.get(COSTS, {}), **costs}}
         self._revised[trial_id] = trial
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -125,14 +132,14 @@ class Sampling:
             max(old, new, key=o.loss)
             for o, old, new in zip(self._objectives, self._worst, values, strict=True)
         ]
+        # What a guided sampler learns to predict.
+        telling = (*COMPUTABLE, *([LATENCY] if steady else []))
+        costs = {name: float(metrics[name]) for name in telling if name in metrics}
         if self._storage.get_trial(number).state.is_finished():
             told = {} if other is None else {BESIDE: other}
-            self._storage.revise(number, values, {**told, "constraints": list(violations)})
+            self._storage.revise(number, values, {**told, "constraints": list(violations)}, costs)
         else:
-            # What a guided sampler learns to predict.
-            telling = (*COMPUTABLE, *([LATENCY] if steady else []))
-            costs = {name: float(metrics[name]) for name in telling if name in metrics}
-            self._storage.set_trial_user_attr(number, "costs", costs)
+            self._storage.set_trial_user_attr(number, COSTS, costs)
             if other is not None:
                 self._storage.set_trial_system_attr(number, BESIDE, dict(other))
             self._finish(number, values, violations)

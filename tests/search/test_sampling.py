@@ -83,7 +83,7 @@ def test_the_storage_copies_only_when_asked() -> None:
     storage = RevisedStorage()
     study = optuna.create_study(storage=storage, directions=["minimize"])
     study.add_trial(optuna.trial.create_trial(value=3.0))
-    storage.revise(0, [1.0], {})
+    storage.revise(0, [1.0], {}, {})
     assert study.trials[0].value == 1.0 and study.best_trial.value == 1.0
     assert study.get_trials(deepcopy=False)[0] is storage.get_trial(0)
 
@@ -105,3 +105,11 @@ def test_a_latency_is_told_among_the_costs_unless_it_was_not_steady() -> None:
         number = told.ask()[0]
         told.tell(number, metrics, [], steady=steady)
         assert told._storage.get_trial(number).user_attrs["costs"] == costs
+
+
+def test_a_latency_that_is_steady_at_a_later_rung_is_told_then_and_stays() -> None:
+    told = sampling()
+    number = told.ask()[0]
+    for steady, latency in [(False, 1.4), (True, 1.0), (False, 1.4)]:
+        told.tell(number, {"accuracy": 80.0, "latency_ms": latency, "macs": 5.0}, [], steady=steady)
+    assert told._storage.get_trial(number).user_attrs["costs"] == {"macs": 5.0, "latency_ms": 1.0}

@@ -21,6 +21,9 @@ REJECTED = "rejected"
 BESIDE = "beside"
 """System attribute of trials that tell of another point, too: `point`, `values` and `violations`, None for unknown."""
 
+COSTS = "costs"
+"""User attribute of trials: what they turned out to cost, by name, for samplers that foresee it of others."""
+
 
 def _tpe(seed: int) -> BaseSampler:
     """Tree-structured Parzen estimators over all choices together; proposals under way count as bad ones."""

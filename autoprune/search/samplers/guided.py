@@ -25,7 +25,7 @@ from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 
 from autoprune.pareto import Floats, front_mask
-from autoprune.search.samplers import BESIDE, REJECTED
+from autoprune.search.samplers import BESIDE, COSTS, REJECTED
 from autoprune.search.samplers.acquisition import expected_gain
 from autoprune.search.samplers.belief import Belief, Beside, Results
 from autoprune.search.samplers.encoding import Encoding
@@ -242,10 +242,10 @@ class _Memory:
         # Of thousands of trials it takes long to say which have told their costs.
         if not self.known.may_learn(len(trials)):
             return
-        told = [t for t in trials if t._trial_id in self.rows and "costs" in t.user_attrs]
+        told = [t for t in trials if t._trial_id in self.rows and COSTS in t.user_attrs]
         if self.known.may_learn(len(told)):
             rows = np.array([self.rows[t._trial_id] for t in told])
-            self.known.learn(rows, [t.user_attrs["costs"] for t in told])
+            self.known.learn(rows, [t.user_attrs[COSTS] for t in told])
 
     def results(self, trials: list[FrozenTrial], directions: list[StudyDirection]) -> Results:
         """What finished trials found, as arrays without infinities."""
