@@ -7,11 +7,12 @@
 `ranks` trains one supernet, then `--networks` sub-networks by themselves for `--alone` epochs each, and prints the rank
 correlation (Spearman) of their accuracies with those that they inherit, BatchNorm statistics estimated anew, on the
 validation split, and with what training-free proxies say of them (`autoprune.proxies`). `search` runs the same spec
-twice, with the supernet and without it, each in a folder beside the JSON file, with the same device-seconds and
-workers, and prints after how many seconds the former, its supernet included, has the hypervolume that the latter ends
-with (in units of the baseline of each, whose latency was measured in each). Both go on where they were killed. With
-`--workers 1`, `--only alone` in one process and `--only shared` in another a machine of two cores has both at once; the
-command without `--only` then prints what both have found. Wanted: 0.8 at 20 sub-networks; a tenth of the compute.
+twice, with the supernet, and without it and without starting trials from others, each in a folder beside the JSON
+file, with the same device-seconds and workers (the former's rungs are 0 and the first two of the latter's). It prints
+after how many seconds the former, its supernet included, has the hypervolume that the latter ends with (in units of the
+baseline of each, whose latency was measured in each). Both go on where they were killed. With `--workers 1`, `--only
+alone` in one process and `--only shared` in another a machine of two cores has both at once; the command without
+`--only` then prints what both have found. Wanted: 0.8 at 20 sub-networks; a tenth of the compute.
 """
 
 from __future__ import annotations
@@ -156,10 +157,11 @@ def search(spec: Spec, arguments: argparse.Namespace) -> None:
     given["train"]["epochs"], given["seed"] = arguments.alone, arguments.seed
     base = Path(arguments.json).with_suffix("")
     rungs = [arguments.alone / 9, arguments.alone / 3, arguments.alone]
-    alone = {**given, "search": {**given["search"], "rungs": rungs}}
+    # Trained by itself: not even from another trial's weights.
+    alone = {**given, "search": {**given["search"], "rungs": rungs, "inherit": "reference"}}
     alone.pop("supernet", None)
     shared = {**given, "supernet": {"epochs": arguments.shared, "networks": arguments.drawn}}
-    shared["search"] = {**given["search"], "rungs": [0.0, arguments.alone / 9]}
+    shared["search"] = {**given["search"], "rungs": [0.0, *rungs[:-1]]}
     curves = {}
     for name, fields in {"alone": alone, "shared": shared}.items():
         if arguments.only not in (None, name):
