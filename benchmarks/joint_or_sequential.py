@@ -6,11 +6,11 @@
 Both get the same device-minutes, supernets included. The joint search spends them on the whole space. The sequential
 one has three stages of a third each: the architecture alone; then ratios of the network that came of it (exported, with
 its weights); then bits of what came of that. Each search wants accuracy alone and has its limit on latency as a hard
-constraint, the one asked for by `--latency`, a share of the baseline's; the architecture, its square root. (Bits alone
-gain an eighth on a processor without VNNI: they cannot be asked for a third of the way.) A stage hands on its most
-accurate candidate within its limit. Candidates of a stage are trained through the spec's rungs; the joint search has
-one more, three times as long, so that its best are trained as long as what three stages hand on. The uncompressed
-reference is trained beside the budget, for either.
+constraint, the one asked for by `--latency`, a share of the baseline's. Where eight bits are twice as fast, each
+stage goes a third of the way there; on a processor without VNNI, where bits alone gain an eighth, the architecture goes
+half of the way and ratios the rest. A stage hands on its most accurate candidate within its limit. Candidates of a
+stage are trained through the spec's rungs; the joint search has one more, three times as long, so that its best are
+trained as long as what three stages hand on. The uncompressed reference is trained beside the budget, for either.
 
 Prints for each seed the accuracy of the candidate that is most accurate within the limit on the validation split, there
 and on the test split, as the exported file; then the mean difference on the test split and its standard error. Wanted:
@@ -38,12 +38,14 @@ from less_data import less
 import autoprune
 from autoprune.errors import RunFolderError, SearchFailed
 from autoprune.spec import load_spec
+from autoprune.targets.processor import adds_bytes_exactly
 
 Fields = Mapping[str, Any]
 
 STAGES = ("architecture", "prune", "quantize")
 PATIENCE = 3600  # seconds to wait for the other process
-POWERS = (0.5, 1.0, 1.0)  # of the share of latency that is asked for, by stage
+# Of the share of latency that is asked for, by stage.
+POWERS = (1 / 3, 2 / 3, 1.0) if adds_bytes_exactly() else (0.5, 1.0, 1.0)
 
 
 def searched(fields: Fields, folder: Path) -> Any:
