@@ -1,10 +1,11 @@
-"""The main job from end to end on the embedded digits data: search, export, report. `make demo` runs this.
+"""The main job from end to end on the embedded digits data: search, finish, export, report. `make demo` runs this.
 
     .venv/bin/python benchmarks/demo.py [--run DIR]
 
-Prints where the report and the artifact are, and the exported file beside its own uncompressed baseline. Exits
-with 1 when the export misses what the README promises of it; how many trials fit into how many seconds is printed, but
-depends on the machine and fails nothing.
+The best trial is the luckiest of many on 360 validation examples, of which each is .28 points: it is trained on for as
+long as the reference was, which takes seconds, before it is exported. Prints where the report and the artifact are, and
+the exported file beside its own uncompressed baseline. Exits with 1 when the export misses what the README promises of
+it; how many trials fit into how many seconds is printed, but depends on the machine and fails nothing.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from autoprune.report.live import live_view
 
 PROMISED = {"smaller": 4.0, "faster": 1.5, "accuracy lost": 1.0, "trials": 60, "search seconds": 120}
 OF_THE_MACHINE = ("trials", "search seconds")
+FINISHING = 12  # epochs
 
 
 def run_demo(run: Path | None) -> dict[str, float]:
-    """Search, export and report in `run`, by default the next free `runs/demo`; the figures that `PROMISED` names."""
+    """Search, finish, export and report in `run` (the next free `runs/demo`); the figures that `PROMISED` names."""
     start = time.perf_counter()
     with live_view() as view:
         study = autoprune.search("digits", name="demo", run=run, on_event=view)
     seconds = time.perf_counter() - start
     best = study.best("size_bytes <= 20%, latency_ms <= 40%", maximize="accuracy")
-    artifact = autoprune.export(best)
+    artifact = autoprune.export(autoprune.finish(best, epochs=FINISHING))
     page = autoprune.report(study.folder)
     metrics = json.loads((artifact / "metrics.json").read_text(encoding="utf-8"))
     exported, baseline = metrics["export"], metrics["baseline"]
