@@ -167,6 +167,13 @@ def when(curve: Curve, volume: float) -> float | None:
     return next((at for at, found in curve if found >= volume), None)
 
 
+def _times(spent: float, own: float | None) -> str:
+    """With how many times fewer seconds ours had what another one spent `spent` on."""
+    if own is None:
+        return "never"
+    return f"{spent / own:.1f}×" if own else "from the start, for it has nothing"
+
+
 def main() -> int:
     """Search, seed by seed, and print after each."""
 
@@ -205,8 +212,9 @@ def main() -> int:
         print(f"{sampler:10} {np.mean(ends):.4f} ± {np.std(ends):.4f}", end="")
         if OURS in curves and sampler != OURS:
             times = [when(ours, end) for ours, end in zip(curves[OURS], ends, strict=True)]
-            shown = [f"{60 * options.minutes / t:.1f}×" if t else "never" for t in times]
-            print("   reached by ours in a fraction of the minutes of", ", ".join(shown), end="")
+            whole = [curve[-1][0] for curve in found]
+            shown = [_times(spent, own) for spent, own in zip(whole, times, strict=True)]
+            print("   ours is there in a fraction of its minutes:", ", ".join(shown), end="")
         print()
     return 0
 
