@@ -194,10 +194,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to keep all curves")
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="what `--json` of others has kept")
     options = parser.parse_args()
-    samplers = listed(options.samplers) if isinstance(options.samplers, str) else options.samplers
-    curves: dict[str, list[Curve]] = {sampler: [] for sampler in samplers}
+    curves: dict[str, list[Curve]] = {sampler: [] for sampler in options.samplers}
     for seed in range(options.seeds):
-        for sampler in samplers:
+        for sampler in options.samplers:
             minutes = options.minutes * (options.of_ours if sampler == OURS else 1.0)
             curve = searched(spec_for(options, sampler, seed), 60 * minutes)
             curves[sampler].append(curve)

@@ -40,6 +40,7 @@ import numpy as np
 from autoprune.errors import TargetError
 from autoprune.targets.cache import cache_folder, write_cache
 from autoprune.targets.energy import Counter, energy_counter
+from autoprune.targets.processor import processor_name
 from autoprune.targets.runtimes import RUNTIMES, Run, open_session
 from autoprune.targets.target import Measurement
 
@@ -376,18 +377,10 @@ def machine_key(threads: int, provider: str) -> str:
     import onnxruntime
 
     parts: tuple[Any, ...] = (
-        platform.node(), _processor(), onnxruntime.__version__, threads, MEASURING_VERSION
+        platform.node(), processor_name(), onnxruntime.__version__, threads, MEASURING_VERSION
     )  # fmt: skip
     parts += () if provider == "cpu" else (provider,)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _lock_file() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.targets.processor import adds_bytes_exactly
+from autoprune.targets.processor import adds_bytes_exactly, processor_name
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ def test_saturation_follows_from_the_flags(tmp_path: Path, flags: str, exact: bo
 
 def test_a_machine_without_a_description_tells_nothing(tmp_path: Path) -> None:
     assert adds_bytes_exactly(tmp_path / "cpuinfo") is None
+
+
+def test_the_model_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name : A B 1\nflags : fpu\n")
+    assert processor_name(tmp_path / "cpuinfo") == "model name : A B 1"
