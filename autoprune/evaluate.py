@@ -428,9 +428,8 @@ class Evaluator:
         }
         details: dict[str, Any] = {}
         seen: set[str] = set()
-        warnings = [
-            p.sentence for p in model_problems(self.task.model(), self.example) if p.severity == "warning"
-        ]
+        problems = model_problems(self.task.model(), self.example)
+        warnings = [*self.spec.doubts(), *(p.sentence for p in problems if p.severity == "warning")]
         for variant in variants(architecture):
             try:
                 model = make_model(self.task, variant).eval()

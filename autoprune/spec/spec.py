@@ -45,6 +45,7 @@ from autoprune.spec.storage import checked_url
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 MOST_OBJECTIVES = 4
+OUTGROWN = 1.5  # times the epochs of its teacher, after which a student is likely to know more
 _TARGETS = references("target", *TARGETS)
 _DIRECTIONS = ("minimize", "maximize")
 _BUILT_IN = ("accuracy", *COMPUTABLE, *MEASURED)
@@ -275,6 +276,17 @@ class Spec(Section):
             return []
         return [
             f"search.proxy: got {self.search.proxy!r}, expected options in space.architecture, which it is to rank"
+        ]
+
+    def doubts(self) -> list[str]:
+        """What may be asked for and is seldom meant, a sentence each."""
+        taught, distill, last = self.train.epochs, self.space.distill, self.search.rungs[-1]
+        if distill is None or "reference" not in distill.teacher or not 0 < OUTGROWN * taught <= last:
+            return []
+        return [
+            f"the reference is trained for {taught:g} epochs (train.epochs) and its students for up to {last:g} "
+            f"(search.rungs): they outgrow it, and distillation holds them back; train it for longer, or begin with "
+            f"weights (train.epochs: 0)"
         ]
 
     def problems_of_targets(self) -> list[str]:

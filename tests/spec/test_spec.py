@@ -371,6 +371,16 @@ def test_junk_within_a_good_spec_is_accepted_or_refused(path, value):
         assert Spec.from_yaml(spec.to_yaml()) == spec
 
 
+def test_a_teacher_that_is_trained_for_less_than_its_students_is_doubted():
+    def doubts(epochs: float, **distill: object) -> list[str]:
+        given = {"space": {"distill": distill}, "train": {"epochs": epochs}, "search": {"rungs": [0, 1, 3]}}
+        return load_spec({**SMALL, **given}).doubts()
+
+    assert len(doubts(1.5)) == 1 and "1.5 epochs (train.epochs)" in doubts(1.5)[0]
+    assert doubts(2.5) == doubts(0) == doubts(1.5, teacher="my_tasks:teacher") == []
+    assert load_spec({**SMALL, "train": {"epochs": 1}}).doubts() == []
+
+
 def test_layers_to_freeze_are_patterns_and_no_setting_of_the_loop():
     spec = load_spec({**FULL, "train": {"freeze": ["embeddings.*"], "compile": True, "precision": "float16"}})
     assert spec.train.freeze == ("embeddings.*",)
