@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from autoprune.study.journal import Journal
 
 JOURNAL = "study.journal"
+HEADER = "autoprune"  # the attribute of a study with what was asked for
 
 
 def is_study(folder: Path) -> bool:
@@ -50,7 +51,7 @@ def begin(folder: Path, spec: Spec, header: Mapping[str, Any]) -> None:
         Database.begin(folder, spec.storage, spec.name, directions)
         made = storage = Database(folder, write=True)
         study = storage.get_all_studies()[0]._study_id
-    storage.set_study_user_attr(study, "autoprune", header)
+    storage.set_study_user_attr(study, HEADER, header)
     # As `optuna.Study.set_metric_names` does, so that the axes of its plots and of the dashboard have names.
     storage.set_study_system_attr(study, "study:metric_names", [o.metric for o in spec.objectives])
     made.close()

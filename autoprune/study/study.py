@@ -23,8 +23,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import autoprune.study.storage as storage
 from autoprune.constraint import Objective, parse_where, total_violation
 from autoprune.errors import BadInput, RunFolderError, SpecError
@@ -32,32 +30,22 @@ from autoprune.record import Evaluation, Request
 from autoprune.space import Space, Value
 from autoprune.spec import Spec
 from autoprune.study.checkpoints import Checkpoints
+from autoprune.study.header import Header, header_of
 from autoprune.study.ledger import Ledger
+from autoprune.study.live import Live
+from autoprune.study.patience import patiently
 from autoprune.study.ranking import best_of, confirmed, front_of, worth_keeping
-from autoprune.study.reading import (
-    REVALIDATION,
-    Rows,
-    checked_attributes,
-    checked_baseline,
-    evaluation_of,
-    once,
-    request_of,
-)
+from autoprune.study.records import Records, key_of, plain
 from autoprune.study.remote import Remote, is_leased, is_url
 from autoprune.study.run_folder import Lock, prepare, refuse_links
 from autoprune.study.storage import JOURNAL
 from autoprune.study.trial import Trial
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from autoprune.study.database import Database
     from autoprune.study.journal import Journal
 
 PROFILE = "profile.json"
-LIVE = "live.json"
-FORMAT, FORMATS = 2, (1, 2)  # that is written, and that are read
-PATIENCE_SECONDS = 120.0  # for so long a disk that is full or gone is waited for
 WORST_VIOLATION = 1e9  # stands for infinity, which JSON does not have
 
 
@@ -78,49 +66,31 @@ class Study:
         self.remote: Remote | None = None
         self.warn: Callable[[str], None] = lambda _: None
         self._journal, self._lock = journal, lock
-        self._storage = journal.storage()
-        studies = self._storage.get_all_studies()
-        attributes = studies[0].user_attrs if studies else {}
-        header = attributes.get("autoprune")
-        if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-            raise RunFolderError(f"{folder / JOURNAL} is not the journal of a study of autoprune")
-        if header["format"] not in FORMATS:
-            age = "a newer" if header["format"] > FORMAT else "another"
-            raise RunFolderError(
-                f"{folder / JOURNAL} was written by {age} autoprune (format {header['format']}); this one reads "
-                f"formats up to {FORMAT}, so look at it and go on with the version that began it"
-            )
-        self._id = studies[0]._study_id
-        try:
-            self._attributes = checked_attributes(attributes)
-            self.spec = Spec.from_yaml(header["spec"])
-            self.space = Space.from_json(header["space"])
-            self.baseline = checked_baseline(header["baseline"])
-        except (BadInput, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunFolderError(f"{folder / JOURNAL} has a damaged header: {error}") from None
-        if lock is not None and header["format"] != FORMAT:
-            self._storage.set_study_user_attr(self._id, "autoprune", {**header, "format": FORMAT})
-        self._distributions = self.space.distributions()
+        kept = journal.storage()
+        self._header = Header(kept, folder, write=lock is not None)
+        self.spec, self.space, self.baseline = self._header.spec, self._header.space, self._header.baseline
+        self._records = Records(kept, self._header)
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
-        self._stored: dict[tuple[int, int, int], int] = {}  # (trial, rung, repeat) -> its Optuna trial
         # What the weights cost that all trials share was spent before the first one.
         spent = self._spent_before()
         self._ledger.device_seconds = spent
         self._clock_base, self._clock_start = spent, math.nan
         self._is_searching = False  # in this session, by this process
-        self._live: dict[str, Any] | None = None
-        found = self._storage.get_all_trials(self._id, deepcopy=False)
-        self._rows = Rows(one.user_attrs.get("record") for one in found if one.state.is_finished())
-        for place, stored in enumerate(found, start=1):
+        self._live = Live(folder)
+        for place, stored in enumerate(self._records.found, start=1):
             try:
-                self._take_in(stored)
+                request, evaluation, at = self._records.read(stored)
+                self._ledger.note_request(request)
+                if evaluation is not None:
+                    self._clock_base = max(self._clock_base, at)
+                    self._ledger.note_evaluation(evaluation, at)
             except (BadInput, ValueError) as error:
                 raise RunFolderError(
                     f"{folder / JOURNAL}: evaluation {place} is damaged: {error}; cut the file off before it to keep "
                     f"what is older"
                 ) from None
-        self._ledger.plan(self._asked_repeats())
+        self._ledger.plan(self._header.repeats)
 
     @classmethod
     def create(
@@ -151,15 +121,8 @@ class Study:
         provenance = prepare(where, spec)
         lock = Lock(where)
         try:
-            (where / PROFILE).write_text(json.dumps(_plain(profile), indent=1), encoding="utf-8")
-            header = {
-                "format": FORMAT,
-                "spec": spec.to_yaml(),
-                "space": space.to_json(),
-                "baseline": _plain(baseline),
-                "provenance": provenance,
-            }
-            storage.begin(where, spec, header)
+            (where / PROFILE).write_text(json.dumps(plain(profile), indent=1), encoding="utf-8")
+            storage.begin(where, spec, header_of(spec, space, plain(baseline), provenance))
             return cls._opened(where, lock)
         except BaseException:
             lock.release()
@@ -228,19 +191,7 @@ class Study:
 
     def log_request(self, request: Request) -> None:
         """Note that an evaluation is about to be dispatched, so that a later driver can repeat it."""
-        from autoprune.study.journal import running_trial
-
-        attributes: dict[str, Any] = {"trial": request.trial, "rung": request.rung}
-        if request.epochs is not None:
-            attributes["epochs"] = float(request.epochs)
-        if request.repeat:
-            attributes["repeat"] = request.repeat
-        if request.donor is not None:
-            attributes["donor"] = [request.donor.trial, request.donor.rung]
-        distributions = {name: self._distributions[name] for name in request.choices}
-        template = running_trial(request.choices, distributions, attributes)
-        key = (request.trial, request.rung, request.repeat)
-        self._stored[key] = self._storage.create_new_trial(self._id, template)
+        self._records.ask(request)
         self._ledger.note_request(request)
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
@@ -249,28 +200,11 @@ class Study:
         Raises:
             BadInput: no such request is open.
         """
-        from optuna.trial import TrialState
-
-        key = (evaluation.trial, evaluation.rung, evaluation.repeat)
-        if key not in self._ledger.requests:
-            raise BadInput(f"trial {key[0]} at rung {key[1]} was not requested")
-        stored = self._stored[key]
+        request = self._ledger.requests.get(key_of(evaluation))
+        if request is None:
+            raise BadInput(f"trial {evaluation.trial} at rung {evaluation.rung} was not requested")
         at = self.seconds
-        record = {**_plain(evaluation.to_json()), "at": at}
-        choices = self._ledger.requests[key].choices
-        evaluation.structure, evaluation.choices = self._rows.pack(record), choices
-        evaluation.read = once(record["read"], choices)
-        self._storage.set_trial_user_attr(stored, "record", record)
-        if self.spec.constraints and evaluation.state != "failed":
-            self._storage.set_trial_system_attr(stored, "constraints", self.violations(evaluation.metrics))
-        state = {"finished": TrialState.COMPLETE, "rejected": TrialState.PRUNED}.get(
-            evaluation.state, TrialState.FAIL
-        )
-        values = None
-        if evaluation.state == "finished":
-            values = [float(evaluation.metrics[o.metric]) for o in self.spec.objectives]
-        self._storage.set_trial_state_values(stored, state, values)
-        self._storage.let_go(stored)
+        self._records.answer(request, evaluation, at, self.violations(evaluation.metrics))
         self._ledger.note_evaluation(evaluation, at)
 
     def record(self, request: Request, evaluation: Evaluation) -> None:
@@ -291,31 +225,15 @@ class Study:
             self._patiently(self.remote.push)
 
     def _patiently(self, write: Callable[[], None]) -> None:
-        """Write to the run folder, again and again for a while where that fails."""
-        end, is_told = time.monotonic() + PATIENCE_SECONDS, False
-        while True:
-            try:
-                return write()
-            except RunFolderError as error:
-                if time.monotonic() >= end:
-                    raise RunFolderError(
-                        f"{error}; what was recorded before is safe, and "
-                        f"`autoprune resume {self.folder}` goes on from it"
-                    ) from None
-                if not is_told:
-                    self.warn(f"{error}; trying again for {PATIENCE_SECONDS:g} s")
-                    is_told = True
-                time.sleep(min(1.0, PATIENCE_SECONDS / 10))
+        advice = f"what was recorded before is safe, and `autoprune resume {self.folder}` goes on from it"
+        patiently(write, lambda what: self.warn(what), advice)
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Note where the search stands: `running`, `finished` or `interrupted`; durable at once."""
-        self._storage.set_study_user_attr(self._id, "state", {"state": state, "reason": reason})
-        self._attributes = {**self._attributes, "state": {"state": state, "reason": reason}}
+        self._header.note_state(state, reason)
         self._is_searching = state == "running"
         if not self._is_searching:
-            self._live = None
-            with suppress(OSError):
-                (self.folder / LIVE).unlink(missing_ok=True)
+            self._live.clear()
         self.commit()
 
     def save_checkpoint(self, evaluation: Evaluation) -> None:
@@ -357,21 +275,16 @@ class Study:
 
         What is answered already is not asked again, and what was answered stays.
         """
-        self._set_revalidation({"trials": list(trials), "count": count, "is_complete": False})
+        self._set_revalidation(trials, count, is_complete=False)
 
     def end_repeats(self) -> None:
         """Note that a re-validation is complete; what it left out is no longer asked for. Durable at once."""
-        self._set_revalidation({"trials": [], "count": 0, "is_complete": True})
+        self._set_revalidation((), 0, is_complete=True)
 
-    def _set_revalidation(self, asked: dict[str, Any]) -> None:
-        self._storage.set_study_user_attr(self._id, REVALIDATION, asked)
-        self._attributes = {**self._attributes, REVALIDATION: asked}
-        self._ledger.plan(self._asked_repeats())
+    def _set_revalidation(self, trials: Sequence[int], count: int, *, is_complete: bool) -> None:
+        self._header.note_revalidation(trials, count, is_complete=is_complete)
+        self._ledger.plan(self._header.repeats)
         self.commit()
-
-    def _asked_repeats(self) -> list[tuple[int, int]]:
-        asked = self._attributes.get(REVALIDATION, {"trials": [], "count": 0})
-        return [(trial, repeat) for trial in asked["trials"] for repeat in range(1, asked["count"] + 1)]
 
     @contextmanager
     def clock(self) -> Iterator[None]:
@@ -419,8 +332,7 @@ class Study:
     @property
     def provenance(self) -> dict[str, Any]:
         """When, where and with which versions the study was made."""
-        found = self._attributes["autoprune"].get("provenance")
-        return found if isinstance(found, dict) else {}
+        return self._header.provenance
 
     def trial(self, number: int) -> Trial:
         """One trial.
@@ -455,22 +367,21 @@ class Study:
     @property
     def repeats_left(self) -> list[tuple[int, int]]:
         """(trial, repeat) of every re-validation that was asked for and is not answered, in the order of asking."""
-        return [one for one in self._asked_repeats() if one in self._ledger.planned]
+        return [one for one in self._header.repeats if one in self._ledger.planned]
 
     @property
     def repeating(self) -> list[int]:
         """The trials of a re-validation that is not complete, empty while there is none."""
-        asked = self._attributes.get(REVALIDATION, {"trials": []})
-        return list(asked["trials"])
+        return list(self._header.revalidation.get("trials", ()))
 
     @property
     def is_revalidated(self) -> bool:
         """Whether a re-validation is complete."""
-        return bool(self._attributes.get(REVALIDATION, {}).get("is_complete"))
+        return bool(self._header.revalidation.get("is_complete"))
 
     def is_requested(self, request: Request) -> bool:
         """Whether this very evaluation is on record as being under way."""
-        return (request.trial, request.rung, request.repeat) in self._ledger.requests
+        return key_of(request) in self._ledger.requests
 
     def next_rung(self, number: int) -> int:
         """The rung under which a further evaluation of a trial, beyond the spec's rungs, is recorded."""
@@ -537,30 +448,21 @@ class Study:
 
     def show_live(self, seen: Mapping[str, Any]) -> None:
         """Leave what the driver knows of its workers for others to see; trouble with that is passed over."""
-        self._live = dict(seen)
-        if self._lock is not None:
+        may_write = self._lock is not None
+        if may_write and self.remote is not None:
             with suppress(OSError, RunFolderError):
-                if self.remote is not None:
-                    self.remote.renew()
-                unfinished = self.folder / f"{LIVE}.tmp"
-                unfinished.write_text(json.dumps(self._live), encoding="utf-8")
-                unfinished.replace(self.folder / LIVE)
+                self.remote.renew()
+        self._live.show(seen, write=may_write)
 
     @property
     def live(self) -> dict[str, Any] | None:
         """What the driver last left of its workers, None where nobody searches."""
-        if self.state != "running" or self._live is not None:
-            return self._live if self.state == "running" else None
-        try:
-            found = json.loads((self.folder / LIVE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return self._live.read() if self.state == "running" else None
 
     @property
     def revalidation(self) -> dict[str, int] | None:
         """How many trials have means, and how many evaluations are to come; None where no re-validation was begun."""
-        if REVALIDATION not in self._attributes:
+        if not self._header.revalidation:
             return None
         return {"trials": sum(t.is_revalidated for t in self.trials), "left": len(self.repeats_left)}
 
@@ -571,25 +473,23 @@ class Study:
             "minutes": self.seconds / 60,
             "device_seconds": self.device_seconds,
             "device_hours": self.device_seconds / 3600,
-            "money": sum(seconds * self._price(rung) for rung, (_, seconds) in self._ledger.spent.items()),
+            "money": sum(money for _, _, money in self.spent_at.values()),
         }
-
-    def _price(self, rung: int) -> float:
-        """Of a device-second at a rung."""
-        return self.spec.cluster.price_at(rung) / 3600
 
     @property
     def spent_at(self) -> dict[int, tuple[int, float, float]]:
         """Rung -> evaluations, device-seconds and money."""
-        found = sorted(self._ledger.spent.items())
-        return {rung: (count, seconds, seconds * self._price(rung)) for rung, (count, seconds) in found}
+        price = self.spec.cluster.price_at
+        return {
+            rung: (count, seconds, seconds * price(rung) / 3600)
+            for rung, (count, seconds) in sorted(self._ledger.spent.items())
+        }
 
     @property
     def state(self) -> str:
         """`running`, `finished` or `interrupted`; the last too when a driver was killed."""
-        noted = str(self._attributes.get("state", {}).get("state", "interrupted"))
-        if noted != "running":
-            return noted
+        if self._header.state != "running":
+            return self._header.state
         is_alive = (
             self._is_searching
             if self._lock is not None
@@ -600,24 +500,7 @@ class Study:
     @property
     def reason(self) -> str:
         """Why the search ended, empty while it has not."""
-        return str(self._attributes.get("state", {}).get("reason", ""))
-
-    # -- opening ------------------------------------------------------------------------------------------
-
-    def _take_in(self, stored: FrozenTrial) -> None:
-        """One Optuna trial of the journal."""
-        request = request_of(stored)
-        self._stored[request.trial, request.rung, request.repeat] = stored._trial_id
-        self._ledger.note_request(request)
-        if not stored.state.is_finished():
-            return
-        objectives = [o.metric for o in self.spec.objectives]
-        evaluation, at = evaluation_of(stored, request, objectives, self._rows)
-        if (request.trial, request.rung, request.repeat) not in self._ledger.requests:
-            raise ValueError("it was answered before")
-        self._storage.let_go(stored._trial_id)
-        self._clock_base = max(self._clock_base, at)
-        self._ledger.note_evaluation(evaluation, at)
+        return self._header.reason
 
 
 @contextmanager
@@ -630,14 +513,3 @@ def _without_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _plain(value: Any) -> Any:
-    """The same as JSON can hold it: NumPy numbers as numbers, what is not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

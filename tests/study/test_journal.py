@@ -12,8 +12,7 @@ from small_study import add, finished, new_study, point
 
 from autoprune.errors import RunFolderError
 from autoprune.record import Request
-from autoprune.study import Study
-from autoprune.study import study as study_module
+from autoprune.study import Study, patience
 from autoprune.study.journal import Journal
 
 
@@ -88,7 +87,7 @@ def test_a_study_of_a_newer_version_is_named(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_in_mid_line_is_reported_and_leaves_whole_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
     path = tmp_path / "run" / "study.journal"
     with new_study(tmp_path / "run") as study:
         add(study, 88.0, 1.5)

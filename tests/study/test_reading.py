@@ -58,6 +58,17 @@ def test_a_record_with_something_else_in_it_is_named(run: Path, change: dict[str
         Study.open(run)
 
 
+def test_an_evaluation_that_is_there_twice_is_named(run: Path) -> None:
+    with Study.open(run, write=True) as study:
+        add(study, 87.0, 1.0)
+    path = run / "study.journal"
+    path.write_text(path.read_text().replace('"trial":1', '"trial":0'))
+    with pytest.raises(
+        RunFolderError, match="evaluation 2 is damaged: trial 0 at rung 0 is on record already"
+    ):
+        Study.open(run)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -125,7 +125,7 @@ def test_a_driver_that_was_taken_over_writes_no_more(url: str, monkeypatch: pyte
     found = json.loads(store.cat_file(lease))
     store.pipe_file(lease, json.dumps({**found, "driver": "another", "host": "there"}).encode())
     monkeypatch.setattr(remote_module, "RENEW_SECONDS", 0.0)
-    monkeypatch.setattr("autoprune.study.study.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("autoprune.study.patience.PATIENCE_SECONDS", 0.1)
     with pytest.raises(RunFolderError, match="another search, on there, has taken"):
         add(study, 87.0, 1.0)
     study._journal.close()

@@ -14,8 +14,7 @@ from small_study import add, finished, new_study, point
 
 from autoprune.errors import RunFolderError
 from autoprune.record import Request
-from autoprune.study import Study
-from autoprune.study import study as study_module
+from autoprune.study import Study, patience
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def room_again() -> None:
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(study_module, "PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 10.0)
     said: list[str] = []
     with new_study(tmp_path / "run") as study:
         study.warn = said.append
@@ -60,7 +59,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(
 def test_a_disk_that_stays_full_ends_it_with_what_was_recorded_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(study_module, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.3)
     study = new_study(tmp_path / "run")
     add(study, 88.0, 1.5)
     request.getfixturevalue("full_disk")
