@@ -35,7 +35,7 @@ from autoprune.task import Batch, Split, example_inputs
 from autoprune.task.collate import join, length
 from autoprune.tensors import Inputs, call, fingerprint, raw_bytes, tensors_in
 
-FORMAT = 2  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
+FORMAT = 3  # of the answers: raise it whenever one of them changes, so that none is taken from a cache
 INTEGER = (8, 8)
 SCORED = 32  # examples that proxies see
 SAMPLE, PART = 128, 16  # examples that techniques see before the first trial, and how many lie together
@@ -234,11 +234,11 @@ class Foresight:
         if made is None:
             return None
         alone, example = made
-        signature = f"{_signature(alone[0])} {list(example.shape)} {'integer' if integer else 'float'}"
+        signature = f"{_signature(alone[0])} {list(example.shape)} {'integer, read' if integer else 'float'}"
         known = self._table.get(signature)
         if known is None:
             try:
-                found = self._timed(_integer(alone, example) if integer else alone, example)
+                found = self._timed(in_integers(alone, example) if integer else alone, example)
             except Exception:  # a layer that the target does not run alone is left out of the table
                 return None
             known = found.latency_ms
@@ -404,8 +404,18 @@ def _signature(layer: nn.Module) -> str:
     return f"{layer_kind(layer)} {layer.extra_repr()}"
 
 
-def _integer(alone: nn.Sequential, example: torch.Tensor) -> nn.Module:
-    """A layer in eight bits, its ranges read off its example."""
-    deployed = deploy(alone, {"0": INTEGER}, example)
+def in_integers(alone: nn.Sequential, example: torch.Tensor) -> nn.Module:
+    """A layer in eight bits, its ranges read off its example, and a small one in eight bits that reads it.
+
+    Where nobody wants integers of it, a runtime multiplies floating-point numbers.
+    """
+    with torch.no_grad():
+        outputs = alone(example)
+    places = outputs.dim() - 2
+    is_convolution = isinstance(alone[0], nn.modules.conv._ConvNd)
+    width = outputs.shape[1 if is_convolution else -1]
+    pooled = [getattr(nn, f"AdaptiveAvgPool{places}d")(1), nn.Flatten()] if is_convolution else []
+    network = nn.Sequential(*alone, *pooled, nn.Linear(width, 1)).eval()
+    deployed = deploy(network, {"0": INTEGER, str(len(network) - 1): INTEGER}, example)
     calibrate(deployed, [example])
     return deployed

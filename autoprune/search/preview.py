@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from autoprune.errors import AutopruneError
 from autoprune.search.answers import Answers, Asked
 from autoprune.search.damage import damages, probes
-from autoprune.search.points import as_columns, check_points, uniform
+from autoprune.search.layer_times import layer_times
+from autoprune.search.points import as_columns, check_points
 from autoprune.search.prices import EXACT, KINDS, LATENCY, SIZE, Prices
 from autoprune.space import ARCHITECTURE, Space
 from autoprune.space.levels import levels
@@ -202,7 +203,7 @@ def _latency(
     from scipy.stats import spearmanr
 
     points = list(check_points(space, POINTS))
-    data["layer_ms"] = _layer_times(asked, space, data)
+    data["layer_ms"] = layer_times(asked, space, data)
     measured = asked.map("time_point", [(point,) for point in points])
     known = [(point, ms) for point, ms in zip(points, measured, strict=True) if ms is not None]
     if len(known) < POINTS // 2 or not data["layer_ms"]:
@@ -226,38 +227,3 @@ def _latency(
         "rank_correlation": float(spearmanr(held_out, truth).statistic),
         "errors": {**errors, LATENCY: error},
     }
-
-
-def _layer_times(asked: Answers, space: Space, data: Mapping[str, Any]) -> dict[str, Any]:
-    """For each layer its milliseconds at every pair of its reachable widths, in floating point and in integers."""
-    ends = [uniform(space, share) for share in (0.0, 0.5, 1.0)]
-    widths = Prices(data).widths(as_columns(space, ends))
-    grids = {}
-    for layer, (reads, writes) in widths.items():
-        kinds = list(KINDS) if _can_be_integer(layer, data, space) else ["float"]
-        grids[layer] = (np.unique(reads)[::-1].tolist(), np.unique(writes)[::-1].tolist(), kinds)
-    calls = [
-        (layer, one, other, kind == "integer")
-        for layer, (reads, writes, kinds) in grids.items()
-        for kind in kinds
-        for one in reads
-        for other in writes
-    ]
-    times = dict(zip(calls, asked.map("time_layer", calls), strict=True))
-    tables = {}
-    for layer, (reads, writes, kinds) in grids.items():
-        table = {k: [[times[layer, a, b, k == "integer"] for b in writes] for a in reads] for k in kinds}
-        table = {k: rows for k, rows in table.items() if all(ms is not None for row in rows for ms in row)}
-        if "float" in table:
-            tables[layer] = {"reads": reads, "writes": writes, **table}
-    return tables
-
-
-def _can_be_integer(layer: str, data: Mapping[str, Any], space: Space) -> bool:
-    """Whether some point computes a layer with integers."""
-    return all(
-        any(
-            value <= 8 for value in (getattr(space[bits], "values", ()) if isinstance(bits, str) else (bits,))
-        )
-        for bits in data["bits"].get(layer, (32, 32))
-    )

@@ -15,7 +15,7 @@ from autoprune.search.loop import run_search
 from autoprune.search.samplers import make_sampler
 from autoprune.search.watch import Watch
 from autoprune.study import Study
-from autoprune.study.study import LIVE
+from autoprune.study.live import LIVE
 
 
 def test_others_see_workers_queue_pace_and_evaluations_by_rung(

@@ -17,6 +17,7 @@ from torch import nn
 from autoprune.compress.calibrate import calibrate
 from autoprune.deployed import Widths, deploy, layer_kind
 from autoprune.errors import TargetError
+from autoprune.foresight import in_integers
 from autoprune.targets.onnx_graph import to_onnx
 from autoprune.targets.onnxruntime import OnnxRuntime
 from autoprune.targets.runtimes import session_options
@@ -97,6 +98,26 @@ def test_an_integer_model_has_no_float_layer_left(tmp_path: Path) -> None:
     assert operations["QLinearAdd"] == 2
     assert operations["QGemm"] == 1
     assert not {"Conv", "Gemm", "Add", "DequantizeLinear"} & operations.keys()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "operation"),
+    [
+        (nn.Conv2d(16, 16, 3, padding=1), (16, 8, 8), "QLinearConv"),
+        (nn.Conv2d(16, 16, 3, groups=16), (16, 8, 8), "QLinearConv"),
+        (nn.Conv1d(16, 8, 3), (16, 20), "QLinearConv"),
+        (nn.Linear(16, 8), (16,), "QGemm"),
+        (nn.Linear(16, 8), (5, 16), "MatMulIntegerToFloat"),
+    ],
+    ids=["conv", "depthwise", "signal", "linear", "tokens"],
+)
+def test_a_layer_that_is_timed_alone_in_integers_is_computed_in_integers(
+    layer: nn.Module, shape: tuple[int, ...], operation: str, tmp_path: Path
+) -> None:
+    example = torch.randn(1, *shape)
+    made = in_integers(nn.Sequential(layer, nn.ReLU()), example)
+    operations = fused(OnnxRuntime().build(made, example).files["model.onnx"], tmp_path)
+    assert operations[operation] and not {"Conv", "Gemm"} & operations.keys()
 
 
 def test_one_scale_for_a_weight_runs_in_integers_too(tmp_path: Path) -> None:
