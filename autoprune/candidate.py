@@ -145,13 +145,24 @@ def check_runs(model: nn.Module, architecture: Mapping[str, Any], example: Input
 
 def _shares(model: nn.Module, context: Context) -> bool:
     """Whether a network starts from the shared weights: where there are such, and it is not the reference's own."""
-    if context.shared is None or context.origin is not None:
-        return False
-    shapes, other = (
+    return context.shared is not None and context.origin is None and not _is_alike(model, context.reference)
+
+
+def has_weights(context: Context) -> bool:
+    """Whether the architecture that is recorded had trained weights from the start: the reference's, or shared ones."""
+    architecture = context.structure["architecture"]
+    if not architecture or context.shared is not None:
+        return True
+    with torch.random.fork_rng(devices=[]):
+        return _is_alike(make_model(context.task, architecture), context.reference)
+
+
+def _is_alike(model: nn.Module, other: nn.Module) -> bool:
+    shapes, others = (
         {name: parameter.shape for name, parameter in network.named_parameters()}
-        for network in (model, context.reference)
+        for network in (model, other)
     )
-    return shapes != other
+    return shapes == others
 
 
 def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:

@@ -117,6 +117,13 @@ def _has_own_parameters(network: nn.Module, model: nn.Module) -> bool:
     return any(id(parameter) not in shared for parameter in network.parameters())
 
 
+def is_ticket(structure: Mapping[str, Any]) -> bool:
+    """Whether a candidate is a lottery ticket, which goes back to weights from before any training."""
+    return any(
+        isinstance(part, dict) and part.get("schedule") == LOTTERY_TICKET for part in structure.values()
+    )
+
+
 def settle(model: nn.Module, origin: Origin, structure: Mapping[str, Any]) -> bool:
     """Whether a candidate may start as it was made from its donor; what it has beyond the donor is added to it.
 
@@ -125,8 +132,8 @@ def settle(model: nn.Module, origin: Origin, structure: Mapping[str, Any]) -> bo
         origin: of its donor.
         structure: of the candidate.
     """
-    if any(isinstance(part, dict) and part.get("schedule") == LOTTERY_TICKET for part in structure.values()):
-        return False  # which goes back to weights from before any training
+    if is_ticket(structure):
+        return False
     own = structure.get("prune", {}).get("removed", {})
     pairs = [(set(own.get(group, ())), set(units)) for group, units in origin.removed.items()]
     if all(lacked <= gone for gone, lacked in pairs):

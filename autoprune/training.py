@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from autoprune.candidate import make, restore, untrained
+from autoprune.candidate import has_weights, make, restore, untrained
 from autoprune.compress.technique import Context, Recovery, Technique
 from autoprune.errors import TaskError
 from autoprune.frozen import freeze
-from autoprune.inheritance import heir_of
-from autoprune.record import Request
+from autoprune.inheritance import heir_of, is_ticket
+from autoprune.record import INHERITED, Request
 from autoprune.space import Choices
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
@@ -32,6 +34,10 @@ def is_gradual(techniques: Sequence[Technique], choices: Choices) -> bool:
 
 class Training:
     """The training of one candidate.
+
+    A short stretch takes smaller steps: of the spec's learning rate, which is that of the longest one, the root of the
+    share that it has of its length. At full size the steps of half an epoch undo more of what a pruned network still
+    knew than they mend. An architecture of which there were no weights, and a lottery ticket, have nothing to lose.
 
     Args:
         spec: for rungs, objectives and what is frozen.
@@ -51,6 +57,7 @@ class Training:
     ) -> None:
         self.spec, self.techniques = spec, techniques
         self.request, self.choices, self.context = request, choices, context
+        self._pace = 1.0  # of the spec's learning rate
 
     def run(self, model: nn.Module, done: int) -> nn.Module:
         """The candidate trained from rung `done` (-1: none) to the one requested, one stretch each."""
@@ -58,14 +65,22 @@ class Training:
             self._stretch(model, self.request.epochs, self.request.rung)
             return model
         ends = (0.0, *self.spec.search.rungs)
+        lengths = [end - begin for begin, end in pairwise(ends)]
+        knows = self._knows_something()
         for rung in range(done + 1, self.request.rung + 1):
-            epochs, is_first = ends[rung + 1] - ends[rung], ends[rung] == 0
+            epochs, is_first = lengths[rung], ends[rung] == 0
+            self._pace = math.sqrt(epochs / max(lengths)) if knows and epochs else 1.0
             if epochs > 0 and is_first and is_gradual(self.techniques, self.choices):
                 model, epochs = self._shaped(epochs, rung)
                 if epochs <= 0:
                     continue
             self._stretch(model, epochs, rung)
         return model
+
+    def _knows_something(self) -> bool:
+        """Whether the candidate began with weights that were trained for its architecture."""
+        structure = self.context.structure
+        return not is_ticket(structure) and (INHERITED in structure or has_weights(self.context))
 
     def _shaped(self, epochs: float, rung: int) -> tuple[nn.Module, float]:
         """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""
@@ -187,7 +202,7 @@ class Training:
                 context.task,
                 replace(context.data, train=kept),
                 epochs=epochs,
-                settings=replace(context.settings, learning_rate=rate),
+                settings=replace(context.settings, learning_rate=self._pace * rate),
                 loss=loss,
                 on_step=on_step,
                 along=along,
