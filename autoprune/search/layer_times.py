@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 COARSE = (0.0, 0.5, 1.0)  # how far pruned: pairs of these widths are measured
 STEPS = 128  # in which widths that can be had are looked for
 MOST = 12  # widths that are measured along an axis
+LEAST = 1e-9  # milliseconds: a model of a circuit may say that a layer takes none
 
 
 def layer_times(asked: Answers, space: Space, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +117,7 @@ class _Grid(NamedTuple):
             known: the measured ones.
         """
         reads, writes = np.array(self.reads.widths), np.array(self.writes.widths)
+        known = {pair: max(ms, LEAST) for pair, ms in known.items()}
         down = np.array([known[width, writes[0]] for width in reads])
         across = np.array([known[reads[0], width] for width in writes])
         product = np.outer(down, across) / down[0]

@@ -52,6 +52,10 @@ def test_what_was_measured_stays_and_the_rest_lies_between() -> None:
     assert np.abs(filled / truth - 1).max() < 0.05
 
 
+def test_layers_that_take_no_time_take_none() -> None:
+    assert grid().filled(measured(grid(), lambda reads, writes: 0.0)) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_of_many_widths_a_dozen_and_the_coarse_ones_are_measured() -> None:
     many = np.linspace(0.2, 1.0, 53)
     axis = _Axis.of(many, many[[0, 25, 52]])
