@@ -22,29 +22,26 @@ from autoprune import cost
 from autoprune.candidate import (
     architecture_choices,
     bits_of,
-    check_runs,
     finalized,
     make,
     restore,
     save_checkpoint,
-    unwritable_formats,
-    variants,
     weights_of,
 )
 from autoprune.clock import Clock
 from autoprune.compress import techniques_of
-from autoprune.compress.quantize import illegal_bits
 from autoprune.compress.store import coding_of
 from autoprune.compress.technique import Context
 from autoprune.cost.energy import SOURCE as ENERGY_SOURCE
 from autoprune.deployed import deploy, stored_bytes
+from autoprune.description import description, unrunnable
 from autoprune.errors import AutopruneError, NoNetwork, RunFolderError, SpecError, TaskError, raised
 from autoprune.foresight import SAMPLE, Foresight, Sample
 from autoprune.frozen import freeze, unmatched
 from autoprune.inheritance import heir_of
 from autoprune.record import Evaluation, Request
 from autoprune.sandwich import train_supernet
-from autoprune.space import ARCHITECTURE, Choice, Choices, Space, Value
+from autoprune.space import Choices, Value
 from autoprune.space.precision import FLOAT_BITS, in_full_precision
 from autoprune.spec import Spec
 from autoprune.stretch import stretch
@@ -56,10 +53,7 @@ from autoprune.targets.target import (
     OWN_CHOICES,
     Priced,
     configured,
-    designs,
-    own_choices,
     price,
-    problems_of,
 )
 from autoprune.task import (
     ArraySplit,
@@ -69,7 +63,6 @@ from autoprune.task import (
     evaluate_metrics,
     example_inputs,
     load_task,
-    model_problems,
 )
 from autoprune.tensors import Inputs
 from autoprune.train import TrainSettings, train
@@ -412,50 +405,12 @@ class Evaluator:
     def unrunnable(self) -> list[str]:
         """What the spec asks of the target that it cannot do, a line each: bits, and layers of the task's model."""
         model = make_model(self.task, {}).eval()
-        problems = [f"target: {line}" for line in problems_of(self.target, model, self.example)]
-        problems += illegal_bits(self.spec.space.quantize, self.target)
         context = Context(self.task, self.data, self.target, model, self.spec.seed, settings=self.settings)
-        return problems or unwritable_formats(self.spec.export, self.techniques, context, self.example)
+        return unrunnable(self.spec, context, self.techniques, self.example)
 
     def describe(self) -> dict[str, Any]:
-        """The space of this task on this target, and why some layers are not in it, as plain data.
-
-        Layers that exist in some architectures only are found by building each architecture option once.
-        """
-        architecture = architecture_choices(self.spec, self.task)
-        choices: dict[str, Choice] = {
-            f"{ARCHITECTURE}{name}": choice for name, choice in architecture.items()
-        }
-        details: dict[str, Any] = {}
-        seen: set[str] = set()
-        problems = model_problems(self.task.model(), self.example)
-        warnings = [*self.spec.doubts(), *(p.sentence for p in problems if p.severity == "warning")]
-        for variant in variants(architecture):
-            try:
-                model = make_model(self.task, variant).eval()
-                check_runs(model, variant, self.example)
-            except NoNetwork as error:
-                warnings.append(f"points like this one are rejected: {error}")
-                continue
-            layers = {name for name, module in model.named_modules() if not list(module.children())}
-            if layers <= seen:
-                continue
-            seen |= layers
-            for technique in self.techniques:
-                for name, choice in technique.choices(model, self.example, self.target).items():
-                    choices.setdefault(name, choice)
-                details.setdefault(technique.name, technique.describe(model, self.example))
-            for name, choice in own_choices(self.target, model, self.example).items():
-                choices.setdefault(name, choice)
-        if self.spec.space.learning_rate is not None:
-            choices["train.learning_rate"] = self.spec.space.learning_rate
-        return {
-            "choices": Space(choices).to_json(),
-            "techniques": details,
-            "designs": designs(self.target, make_model(self.task, {}).eval(), self.example),
-            "examples": {"train": len(self.data.train), "val": len(self.data.val)},
-            "warnings": warnings,
-        }
+        """The space of this task on this target, as plain data; see `description`."""
+        return description(self.spec, self.task, self.data, self.target, self.techniques)
 
     def foresee(self, question: str, *arguments: Any) -> Any:
         """What is asked before the first trial; see the methods of `foresight.Foresight`."""
