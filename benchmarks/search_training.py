@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/search_training.py [--spec digits] [--samplers auto,tpe,nsga2,random,gp,sequential]
         [--minutes 3] [--of-ours 0.5] [--profile full] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
-        [--beside FILE ...]
+        [--beside FILE ...] [--first-seed 0]
 
 Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
 computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
@@ -189,13 +189,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--of-ours", type=float, default=1.0, help="share of the minutes that ours has")
     parser.add_argument("--profile", choices=["full", "costs"], default="full", help="that ours begins with")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to keep all curves")
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="what `--json` of others has kept")
     options = parser.parse_args()
     curves: dict[str, list[Curve]] = {sampler: [] for sampler in options.samplers}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for sampler in options.samplers:
             minutes = options.minutes * (options.of_ours if sampler == OURS else 1.0)
             curve = searched(spec_for(options, sampler, seed), 60 * minutes)
