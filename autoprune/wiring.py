@@ -55,6 +55,8 @@ def prepared(pool: Pool, spec: Spec, on_event: OnEvent | None) -> tuple[dict[str
     """The weights that candidates start from, by file, which every worker now has, and the profile."""
     if problems := pool.call("unrunnable"):
         raise SpecError(problems)
+    for what in spec.doubts():
+        tell(on_event, "warning", {"what": what})
     tell(on_event, "preparing", {"what": "the uncompressed reference"})
     devices = attach_devices(pool, spec, {})
     weights, spent = {REFERENCE: pool.call("train_reference")}, 0.0

@@ -165,6 +165,22 @@ def test_resuming_goes_on_to_the_original_budget_also_where_the_files_have_moved
     assert all(resumed.trial(number).evaluations[0].metrics for number in known)
 
 
+def test_what_a_spec_hardly_means_is_said_before_anything_is_trained(
+    tmp_path: Path, tiny_spec: dict[str, Any]
+) -> None:
+    tiny_spec["train"]["epochs"] = 0.5
+    said: list[str] = []
+
+    def stop(kind: str, payload: dict[str, Any]) -> None:
+        if kind == "warning":
+            said.append(payload["what"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), workers_here():
+        autoprune.search(tiny_spec, run=tmp_path / "run", on_event=stop)
+    assert "they outgrow it" in said[0] and not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_that_exists_is_not_touched(run: Path, tiny_spec: dict[str, Any]) -> None:
     with pytest.raises(RunFolderError, match="resume"):
         autoprune.search(tiny_spec, run=run)
