@@ -2,8 +2,9 @@
 
 Runtimes work in blocks of channels, and a width that does not fill them costs what the next larger one does, or more:
 of 3×3 convolutions of 32 channels in ONNX Runtime those that write 17 take what those that write 32 take, and those
-that read 31 take 1.6 times as long as those that read 28. So along either axis, the other one in full, as many widths
-as there are (or a dozen) are measured. What the two do to each other is smooth, and read off a few pairs.
+that read 31 take 1.6 times as long as those that read 28. So along either axis, the other one in full, all widths that
+there are of channels in multiples are measured, and some where there are too many. What the two do to each other is
+smooth, and read off a few pairs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Floats = NDArray[np.float64]
 
 COARSE = (0.0, 0.5, 1.0)  # how far pruned: pairs of these widths are measured
 STEPS = 128  # in which widths that can be had are looked for
-MOST = 12  # widths that are measured along an axis
+ALL, SOME = (
+    13,
+    6,
+)  # widths of an axis that are all measured; where there are more, so many besides the coarse ones
 LEAST = 1e-9  # milliseconds: a model of a circuit may say that a layer takes none
 
 
@@ -89,9 +93,10 @@ class _Axis(NamedTuple):
 
     @classmethod
     def of(cls, found: Floats, coarse: Floats) -> _Axis:
-        """The coarse widths and some of those that were found, spread evenly."""
+        """All widths that were found, or the coarse ones and some spread evenly."""
         every, needed = np.unique(found)[::-1], np.unique(coarse)
-        spread = np.unique(np.linspace(0, len(every) - 1, min(MOST, len(every))).round().astype(int))
+        count = len(every) if len(every) <= ALL else SOME
+        spread = np.linspace(0, len(every) - 1, count).round().astype(int)
         widths = np.unique([*every[spread], *needed])[::-1]
         places = {0, *np.flatnonzero(np.isin(widths, needed)).tolist()}
         return cls(widths.tolist(), sorted(places))

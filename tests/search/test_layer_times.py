@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.search.layer_times import MOST, _Axis, _Grid
+from autoprune.search.layer_times import ALL, SOME, _Axis, _Grid
 
 WIDTHS = np.array([1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25])
 COARSE = np.array([1.0, 0.625, 0.25])
@@ -56,10 +56,15 @@ def test_layers_that_take_no_time_take_none() -> None:
     assert grid().filled(measured(grid(), lambda reads, writes: 0.0)) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_of_many_widths_a_dozen_and_the_coarse_ones_are_measured() -> None:
+def test_widths_in_multiples_are_all_measured() -> None:
+    few = np.linspace(0.25, 1.0, ALL)
+    assert _Axis.of(few, few[[0, 6, 12]]).widths == pytest.approx(few[::-1])
+
+
+def test_of_many_widths_some_and_the_coarse_ones_are_measured() -> None:
     many = np.linspace(0.2, 1.0, 53)
     axis = _Axis.of(many, many[[0, 25, 52]])
-    assert MOST <= len(axis.widths) <= MOST + 3
+    assert SOME <= len(axis.widths) <= SOME + 3
     assert axis.widths[0] == 1.0 and axis.widths[-1] == 0.2
     assert [axis.widths[place] for place in axis.coarse] == many[[52, 25, 0]].tolist()
 
