@@ -66,10 +66,9 @@ class Training:
             return model
         ends = (0.0, *self.spec.search.rungs)
         lengths = [end - begin for begin, end in pairwise(ends)]
-        knows = self._knows_something()
         for rung in range(done + 1, self.request.rung + 1):
             epochs, is_first = lengths[rung], ends[rung] == 0
-            self._pace = math.sqrt(epochs / max(lengths)) if knows and epochs else 1.0
+            self._pace = self._pace_of(epochs, max(lengths))
             if epochs > 0 and is_first and is_gradual(self.techniques, self.choices):
                 model, epochs = self._shaped(epochs, rung)
                 if epochs <= 0:
@@ -77,10 +76,12 @@ class Training:
             self._stretch(model, epochs, rung)
         return model
 
-    def _knows_something(self) -> bool:
-        """Whether the candidate began with weights that were trained for its architecture."""
+    def _pace_of(self, epochs: float, longest: float) -> float:
+        """The share of the learning rate in a stretch; whether there is something to lose is asked where it matters."""
         structure = self.context.structure
-        return not is_ticket(structure) and (INHERITED in structure or has_weights(self.context))
+        if not 0 < epochs < longest or is_ticket(structure):
+            return 1.0
+        return math.sqrt(epochs / longest) if INHERITED in structure or has_weights(self.context) else 1.0
 
     def _shaped(self, epochs: float, rung: int) -> tuple[nn.Module, float]:
         """The candidate made anew with training in between, and what is left of the epochs for it as a whole."""

@@ -226,7 +226,7 @@ class Study:
 
     def _patiently(self, write: Callable[[], None]) -> None:
         advice = f"what was recorded before is safe, and `autoprune resume {self.folder}` goes on from it"
-        patiently(write, lambda what: self.warn(what), advice)
+        patiently(write, self.warn, advice)
 
     def set_state(self, state: str, reason: str = "") -> None:
         """Note where the search stands: `running`, `finished` or `interrupted`; durable at once."""

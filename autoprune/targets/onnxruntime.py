@@ -59,9 +59,9 @@ class OnnxRuntime(Timed):
         threads: of one inference. More than one makes measurements depend on what else runs here.
         rounds: of a measurement. Fewer are faster and less certain.
         block_ms: how long the candidate, and then the reference, runs in each round.
-        channel_multiple: prune to multiples of so many channels only. Convolutions write blocks of 16 (8 without
-            AVX512): 17 channels take what 32 do. Those that read no multiple of 4 take up to 1.6 times what the next
-            larger one takes.
+        channel_multiple: prune to multiples of so many channels only. With AVX512, convolutions write blocks of 16:
+            17 channels take what 32 do. Those that read no multiple of 4 take up to 1.6 times what the next larger one
+            takes.
         provider: where it runs: `cpu`, or `cuda` and `tensorrt` where ONNX Runtime was built with them.
         precision: `float32` or `float16`, or both, which makes it a choice: `target.precision`. It is that of networks
             in which nothing is rounded to fewer bits; beside integers, floats keep 32. Processors have no kernels for
