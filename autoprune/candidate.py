@@ -145,7 +145,9 @@ def check_runs(model: nn.Module, architecture: Mapping[str, Any], example: Input
 
 def _shares(model: nn.Module, context: Context) -> bool:
     """Whether a network starts from the shared weights: where there are such, and it is not the reference's own."""
-    return context.shared is not None and context.origin is None and not _is_alike(model, context.reference)
+    if context.shared is None or context.origin is not None:
+        return False
+    return shapes_of(model) != shapes_of(context.reference)
 
 
 def has_weights(context: Context) -> bool:
@@ -154,15 +156,12 @@ def has_weights(context: Context) -> bool:
     if not architecture or context.shared is not None:
         return True
     with torch.random.fork_rng(devices=[]):
-        return _is_alike(make_model(context.task, architecture), context.reference)
+        return shapes_of(make_model(context.task, architecture)) == shapes_of(context.reference)
 
 
-def _is_alike(model: nn.Module, other: nn.Module) -> bool:
-    shapes, others = (
-        {name: parameter.shape for name, parameter in network.named_parameters()}
-        for network in (model, other)
-    )
-    return shapes == others
+def shapes_of(model: nn.Module) -> dict[str, torch.Size]:
+    """The shape of each parameter, by name."""
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def make(techniques: Sequence[Technique], choices: Choices, context: Context) -> nn.Module:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.candidate import bits_of, check_runs, finalized, make
+from autoprune.candidate import bits_of, check_runs, finalized, make, shapes_of
 from autoprune.compress.calibrate import calibrate
 from autoprune.compress.factorize import origin
 from autoprune.compress.prune import Prune
@@ -140,10 +140,10 @@ class Foresight:
         values = [value for value in getattr(choices[name], "values", ()) if value != neutral]
         made = {value: self._variant({name.removeprefix(ARCHITECTURE): value}) for value in values}
         variants = {value: model for value, model in made.items() if model is not None}
-        shapes = _shapes(self._base.reference)
+        shapes = shapes_of(self._base.reference)
         base, known = dict(self._layer_costs()), {term["layer"] for term in data["terms"]}
         for value, model in variants.items():
-            if _shapes(model).items() <= shapes.items():
+            if shapes_of(model).items() <= shapes.items():
                 continue  # it only lacks layers: groups have the sizes that they have
             groups = self._groups(model)
             for choice, group in groups:
@@ -199,7 +199,7 @@ class Foresight:
         context.data = replace(context.data, train=self._sample(SAMPLE))
         try:
             model = make(self._techniques, choices, context)
-            is_cut = _shapes(model) != _shapes(self._base.reference)
+            is_cut = shapes_of(model) != shapes_of(self._base.reference)
             if is_cut:
                 self._calibrated().mend(model)
             model = finalized(self._techniques, model, choices, context)
@@ -310,10 +310,6 @@ class Sample:
 
 def _sizes(choice: str, group: Group) -> dict[str, Any]:
     return {"choice": choice, "units": group.units, "together": group.together, "units_at": {}}
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 def _attention(groups: Sequence[Group]) -> list[list[str]]:
