@@ -12,7 +12,7 @@ from autoprune.spec import Spec
 from autoprune.study.reading import REVALIDATION, checked_attributes, checked_baseline
 from autoprune.study.storage import HEADER, JOURNAL
 
-FORMAT, FORMATS = 2, (1, 2)  # that is written, and that are read
+FORMAT, FORMATS = 3, (1, 2, 3)  # that is written, and that are read
 STATE = "state"
 
 
@@ -63,13 +63,13 @@ class Header:
         self.study: int = studies[0]._study_id
         try:
             self._attributes = checked_attributes(attributes)
-            self.spec = Spec.from_yaml(header["spec"])
+            self.spec = _as_begun(Spec.from_yaml(header["spec"]), header["format"])
             self.space = Space.from_json(header["space"])
             self.baseline = checked_baseline(header["baseline"])
         except (BadInput, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunFolderError(f"{journal} has a damaged header: {error}") from None
         if write and header["format"] != FORMAT:
-            self._note(HEADER, {**header, "format": FORMAT})
+            self._note(HEADER, {**header, "format": FORMAT, "spec": self.spec.to_yaml()})
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -110,3 +110,20 @@ class Header:
     def _note(self, name: str, value: dict[str, Any]) -> None:
         self._storage.set_study_user_attr(self.study, name, value)
         self._attributes = {**self._attributes, name: value}
+
+
+def _as_begun(spec: Spec, written: int) -> Spec:
+    """A spec with the defaults of the format that it was written in, where they have changed since.
+
+    Until format 3 ONNX Runtime took any number of channels: with the multiples of today's default, trials on record
+    would be cut to other networks than those that were measured.
+    """
+    if written >= 3:
+        return spec
+    target = {
+        name: one.model_copy(update={"arguments": {"channel_multiple": 1, **one.arguments}})
+        if one.use == "onnxruntime"
+        else one
+        for name, one in spec.target.items()
+    }
+    return spec.model_copy(update={"target": target})

@@ -59,9 +59,9 @@ class OnnxRuntime(Timed):
         threads: of one inference. More than one makes measurements depend on what else runs here.
         rounds: of a measurement. Fewer are faster and less certain.
         block_ms: how long the candidate, and then the reference, runs in each round.
-        channel_multiple: prune to multiples of so many channels only. With AVX512, convolutions write blocks of 16:
-            17 channels take what 32 do. Those that read no multiple of 4 take up to 1.6 times what the next larger one
-            takes.
+        channel_multiple: prune to multiples of so many channels only. Convolutions that read no multiple of 4 take up
+            to 1.6 times what the next larger one takes; with AVX512 they write blocks of 16: 17 channels take what 32
+            do. Where it is the size of the file that counts, 1 takes away more exactly.
         provider: where it runs: `cpu`, or `cuda` and `tensorrt` where ONNX Runtime was built with them.
         precision: `float32` or `float16`, or both, which makes it a choice: `target.precision`. It is that of networks
             in which nothing is rounded to fewer bits; beside integers, floats keep 32. Processors have no kernels for
@@ -80,7 +80,7 @@ class OnnxRuntime(Timed):
         threads: int = 1,
         rounds: int = 20,
         block_ms: float = 3.0,
-        channel_multiple: int = 1,
+        channel_multiple: int = 4,
         provider: str = "cpu",
         precision: str | Sequence[str] = FLOAT32,
     ) -> None:

@@ -77,9 +77,9 @@ def test_what_is_no_journal_is_not_touched(tmp_path: Path) -> None:
 
 def test_a_study_of_a_newer_version_is_named(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "run")
-    path.write_text(path.read_text().replace('"format":2,', '"format":3,', 1))
+    path.write_text(path.read_text().replace('"format":3,', '"format":4,', 1))
     with pytest.raises(
-        RunFolderError, match=r"by a newer autoprune \(format 3\); this one reads formats up to 2"
+        RunFolderError, match=r"by a newer autoprune \(format 4\); this one reads formats up to 3"
     ):
         Study.open(path.parent)
 

@@ -126,10 +126,31 @@ def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path: Path) -> None:
         evaluation.structure = {"layers": [dict(second)]}  # the first row that gets a number
         study.record(Request(1, 0, point(0.5)), evaluation)
     journal = (tmp_path / "run" / "study.journal").read_text().splitlines()
-    assert any('"autoprune":{"format":2' in line for line in journal)
+    assert any('"autoprune":{"format":3' in line for line in journal)
     for found in (study, Study.open(tmp_path / "run")):
         old, new = (trial.structure["layers"] for trial in found.trials)
         assert old == [first, second] and new == [second] and old[1] is new[0]
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_study_goes_on_with_the_widths_that_it_began_with(tmp_path: Path, written: int) -> None:
+    targets = {
+        "plain": "onnxruntime",
+        "said": {"use": "onnxruntime", "channel_multiple": 16},
+        "other": "torch",
+    }
+    new_study(tmp_path / "run", target=targets).close()
+    edited(tmp_path / "run", "autoprune", lambda header: {**header, "format": written})
+    for write in (True, False):  # the second time it is of today's format
+        with Study.open(tmp_path / "run", write=write) as study:
+            found = {name: one.arguments for name, one in study.spec.target.items()}
+        assert found == {"plain": {"channel_multiple": 1}, "said": {"channel_multiple": 16}, "other": {}}
+
+
+def test_a_new_study_keeps_to_the_spec(tmp_path: Path) -> None:
+    new_study(tmp_path / "run", target="onnxruntime").close()
+    with Study.open(tmp_path / "run", write=True) as study:
+        assert [one.arguments for one in study.spec.target.values()] == [{}]
 
 
 def test_choices_that_were_all_read_are_held_once(tmp_path: Path) -> None:
