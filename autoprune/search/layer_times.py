@@ -22,12 +22,9 @@ from autoprune.space import Space
 
 Floats = NDArray[np.float64]
 
-COARSE = (0.0, 0.5, 1.0)  # how far pruned: pairs of these widths are measured
-STEPS = 128  # in which widths that can be had are looked for
-ALL, SOME = (
-    13,
-    6,
-)  # widths of an axis that are all measured; where there are more, so many besides the coarse ones
+STEPS = 128  # in which widths that can be had are looked for, from not pruned to pruned as far as can be
+ALL = 13  # so many widths of an axis are all measured,
+SOME = 6  # and where there are more so many of them, besides the coarse ones
 LEAST = 1e-9  # milliseconds: a model of a circuit may say that a layer takes none
 
 
@@ -43,13 +40,9 @@ def layer_times(asked: Answers, space: Space, data: Mapping[str, Any]) -> dict[s
         by layer `reads` and `writes`, shares of full width in descending order, and `float` and `integer`,
         milliseconds (reads, writes); layers that cannot be timed alone are missing.
     """
-    coarse = Prices(data).widths(as_columns(space, [uniform(space, share) for share in COARSE]))
-    all_steps = [uniform(space, share) for share in np.linspace(0.0, 1.0, STEPS)]
-    found = Prices(data).widths(as_columns(space, all_steps))
-    grids = {
-        layer: _Grid(_Axis.of(reads, coarse[layer][0]), _Axis.of(writes, coarse[layer][1]))
-        for layer, (reads, writes) in found.items()
-    }
+    steps = [uniform(space, share) for share in np.linspace(0.0, 1.0, STEPS + 1)]
+    found = Prices(data).widths(as_columns(space, steps))
+    grids = {layer: _Grid(_Axis.of(reads), _Axis.of(writes)) for layer, (reads, writes) in found.items()}
     kinds = {layer: KINDS if _can_be_integer(layer, data, space) else KINDS[:1] for layer in grids}
     calls = [
         (layer, a, b, kind == "integer")
@@ -92,9 +85,9 @@ class _Axis(NamedTuple):
     coarse: list[int]
 
     @classmethod
-    def of(cls, found: Floats, coarse: Floats) -> _Axis:
-        """All widths that were found, or the coarse ones and some spread evenly."""
-        every, needed = np.unique(found)[::-1], np.unique(coarse)
+    def of(cls, found: Floats) -> _Axis:
+        """All widths that were found step by step, or some of them; those at both ends and half-way are coarse."""
+        every, needed = np.unique(found)[::-1], np.unique(found[[0, len(found) // 2, -1]])
         count = len(every) if len(every) <= ALL else SOME
         spread = np.linspace(0, len(every) - 1, count).round().astype(int)
         widths = np.unique([*every[spread], *needed])[::-1]

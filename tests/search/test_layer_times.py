@@ -11,11 +11,10 @@ import pytest
 from autoprune.search.layer_times import ALL, SOME, _Axis, _Grid
 
 WIDTHS = np.array([1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25])
-COARSE = np.array([1.0, 0.625, 0.25])
 
 
 def grid() -> _Grid:
-    axis = _Axis.of(WIDTHS, COARSE)
+    axis = _Axis.of(WIDTHS)
     return _Grid(axis, axis)
 
 
@@ -58,18 +57,18 @@ def test_layers_that_take_no_time_take_none() -> None:
 
 def test_widths_in_multiples_are_all_measured() -> None:
     few = np.linspace(0.25, 1.0, ALL)
-    assert _Axis.of(few, few[[0, 6, 12]]).widths == pytest.approx(few[::-1])
+    assert _Axis.of(few).widths == pytest.approx(few[::-1])
 
 
 def test_of_many_widths_some_and_the_coarse_ones_are_measured() -> None:
     many = np.linspace(0.2, 1.0, 53)
-    axis = _Axis.of(many, many[[0, 25, 52]])
+    axis = _Axis.of(many)
     assert SOME <= len(axis.widths) <= SOME + 3
     assert axis.widths[0] == 1.0 and axis.widths[-1] == 0.2
-    assert [axis.widths[place] for place in axis.coarse] == many[[52, 25, 0]].tolist()
+    assert [axis.widths[place] for place in axis.coarse] == many[[52, 26, 0]].tolist()
 
 
 def test_an_axis_of_one_width_is_one_measurement() -> None:
-    alone = _Axis.of(np.ones(5), np.ones(3))
+    alone = _Axis.of(np.ones(5))
     assert _Grid(alone, alone).measured() == [(1.0, 1.0)]
     assert _Grid(alone, alone).filled({(1.0, 1.0): 3.0}).tolist() == [[3.0]]
