@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/search_training.py [--spec digits] [--samplers auto,tpe,nsga2,random,gp,sequential]
         [--minutes 3] [--of-ours 0.5] [--profile full] [--seeds 3] [--weights FILE] [--workers 2] [--json FILE]
-        [--beside FILE ...] [--first-seed 0]
+        [--beside FILE ...] [--first-seed 0] [--export-from 90.47]
 
 Every search has the same spec but for the sampler: space, rungs, stopping, evaluator and constraints. What can be
 computed is checked before training for all of them, so that none trains what the spec forbids. Ours begins with its
@@ -19,6 +19,9 @@ Prints hypervolume (as `autoprune status` counts it; one table compares one spec
 of the minutes, and with how many times fewer ours reached what each rival has in the end. With one worker each, a
 machine of two cores has several samplers at work at once, each in a process with a `--json` of its own; the last one,
 or one with `--samplers ""`, compares them all by `--beside`.
+
+`--export-from ACCURACY` exports the front of each search from the fastest point on, until one has this accuracy on the
+test split, and prints its latency; after the minutes, and picked by the test split, for all samplers alike.
 """
 
 from __future__ import annotations
@@ -131,8 +134,11 @@ def spec_for(options: argparse.Namespace, sampler: str, seed: int) -> dict[str, 
     return {**spec, "seed": seed, "cluster": {**spec["cluster"], "workers": options.workers}}
 
 
-def searched(spec: dict[str, Any], seconds: float) -> Curve:
-    """(seconds of a processor, hypervolume) after each result of one search, with nothing kept from before."""
+def searched(spec: dict[str, Any], seconds: float, export_from: float | None) -> tuple[Curve, str]:
+    """(seconds of a processor, hypervolume) after each result of one search, with nothing kept from before.
+
+    And what `fastest` says of it, where an accuracy to export from is given.
+    """
     start, curve = processor_seconds(), [(0.0, 0.0)]
 
     def note(kind: str, payload: Mapping[str, Any]) -> None:
@@ -141,10 +147,29 @@ def searched(spec: dict[str, Any], seconds: float) -> Curve:
             if curve[-1][0] > seconds:
                 raise KeyboardInterrupt
 
-    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
+    with tempfile.TemporaryDirectory() as folder:
         os.environ["AUTOPRUNE_CACHE"] = str(Path(folder) / "cache")
-        autoprune.search(spec, run=Path(folder) / "run", on_event=note)
-    return curve
+        with suppress(KeyboardInterrupt):
+            autoprune.search(spec, run=Path(folder) / "run", on_event=note)
+        return curve, "" if export_from is None else fastest(Path(folder) / "run", export_from)
+
+
+def fastest(run: Path, accuracy: float) -> str:
+    """The fastest point of a front whose exported file has an accuracy on the test split, in words."""
+    found = "nothing"
+    for trial in sorted(autoprune.open_study(run).front, key=lambda trial: trial.metrics["latency_ms"]):
+        try:
+            folder = autoprune.export(trial, run / "export" / str(trial.number))
+        except autoprune.AutopruneError as error:
+            print(f"trial {trial.number} is not exported: {error}", file=sys.stderr)
+            continue
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        exported, baseline = metrics["export"], metrics["baseline"]
+        found = f"{exported['accuracy']:.2f} % at {exported['latency_ms']:.4f} ms"
+        found += f" ({baseline['accuracy']:.2f} % at {baseline['latency_ms']:.4f} ms uncompressed)"
+        if exported["accuracy"] >= accuracy:
+            return found
+    return f"none of {accuracy} %; the slowest of its front has {found}"
 
 
 def processor_seconds() -> float:
@@ -192,6 +217,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--export-from", type=float, help="accuracy on the test split, in percent")
     parser.add_argument("--json", type=Path, help="where to keep all curves")
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="what `--json` of others has kept")
     options = parser.parse_args()
@@ -199,10 +225,10 @@ def main() -> int:
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for sampler in options.samplers:
             minutes = options.minutes * (options.of_ours if sampler == OURS else 1.0)
-            curve = searched(spec_for(options, sampler, seed), 60 * minutes)
+            curve, exported = searched(spec_for(options, sampler, seed), 60 * minutes, options.export_from)
             curves[sampler].append(curve)
             cells = [f"{reached(curve, 60 * options.minutes * share):.4f}" for share in SHARES]
-            print(f"seed {seed} {sampler:10} {len(curve) - 1:4} evaluations ", *cells, flush=True)
+            print(f"seed {seed} {sampler:10} {len(curve) - 1:4} evaluations ", *cells, exported, flush=True)
         if options.json:
             options.json.write_text(json.dumps(curves), encoding="utf-8")
     for path in options.beside:
