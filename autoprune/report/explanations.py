@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.constraint import Constraint, Objective, is_cost
+from autoprune.constraint import MEASURED, Constraint, Objective, is_cost
 from autoprune.errors import SearchFailed
 from autoprune.report.readable import figure, limit
 from autoprune.space import Value
@@ -33,6 +33,7 @@ TREES = 32
 TOLD_CHOICES = 3
 ACTIVE = 0.02  # of its limit: a constraint so near to it is active
 ACTIVE_SPREAD = 0.25  # but no more than so much of what the metric varies along the front
+NOISE = 0.01  # two measurements of one network differ by so much, relative: less is no step
 KILO = {"size_bytes": ("KB", 1e3), "latency_ms": ("ms", 1.0), "params": ("k", 1e3), "macs": ("M", 1e6)}
 
 Row = dict[str, Any]
@@ -254,6 +255,8 @@ def _of_proxies(found: Mapping[str, Any]) -> list[str]:
 def slopes_of(study: Study, chosen: Trial | None) -> list[Row]:
     """For each cost, what more of it buys: differences between neighbours on the front of that cost and the quality.
 
+    Of trials whose measured costs nothing tells apart (`NOISE`) the best stands for all.
+
     The quality is the first objective that is no cost. Costs are the other objectives that are minimized, and what is
     limited from above.
     """
@@ -267,7 +270,8 @@ def slopes_of(study: Study, chosen: Trial | None) -> list[Row]:
 
 def _slope(study: Study, quality: Objective, cost: Objective, chosen: Trial | None) -> Row:
     feasible = [trial for trial in study.trials if trial.is_feasible]
-    front = front_of(feasible, [quality, cost])[::-1]  # from the cheapest to the best
+    apart = 1 + NOISE if cost.metric.partition("@")[0] in MEASURED else 1.0
+    front = _told_apart(front_of(feasible, [quality, cost])[::-1], cost, apart)
     found: Row = {"cost": cost.metric, "quality": quality.metric, "trial": None, "more": None, "less": None}
     found["along"] = [_step(quality, cost, one, other) for one, other in pairwise(front)]
     if chosen is None or cost.metric not in chosen.metrics:
@@ -275,12 +279,26 @@ def _slope(study: Study, quality: Objective, cost: Objective, chosen: Trial | No
     found["trial"] = chosen.number
     at, level = chosen.metrics[cost.metric], quality.loss(chosen.metrics[quality.metric])
     dearer = [
-        t for t in front if t.metrics[cost.metric] > at and quality.loss(t.metrics[quality.metric]) < level
+        t
+        for t in front
+        if t.metrics[cost.metric] > at * apart and quality.loss(t.metrics[quality.metric]) < level
     ]
-    cheaper = [t for t in front if t.metrics[cost.metric] < at]
+    cheaper = [t for t in front if t.metrics[cost.metric] * apart < at]
     found["more"] = _step(quality, cost, chosen, dearer[0]) if dearer else None
     found["less"] = _step(quality, cost, chosen, cheaper[-1]) if cheaper else None
     return found
+
+
+def _told_apart(front: Sequence[Trial], cost: Objective, apart: float) -> list[Trial]:
+    """A front from the cheapest to the best: of trials whose costs differ by less than this factor the best."""
+    kept, since = list[Trial](), -np.inf
+    for trial in front:
+        if trial.metrics[cost.metric] >= since * apart:
+            since = trial.metrics[cost.metric]
+            kept.append(trial)
+        else:
+            kept[-1] = trial
+    return kept
 
 
 def _step(quality: Objective, cost: Objective, one: Trial, other: Trial) -> Row:
@@ -325,7 +343,9 @@ def step_in_words(slope: Row, direction: str, step: Row | None) -> str:
 
 def gain_in_words(metric: str, gain: float) -> str:
     """`0.4 points` of an accuracy, the bare number of anything else."""
-    return f"{gain:.2g} points" if metric == "accuracy" else f"{gain:.3g}"
+    if metric != "accuracy":
+        return f"{gain:.3g}"
+    return f"{gain:.2g} point{'' if f'{gain:.2g}' == '1' else 's'}"
 
 
 def rate_in_words(slope: Mapping[str, Any], step: Mapping[str, Any]) -> str:

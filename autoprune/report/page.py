@@ -243,7 +243,7 @@ def _table(study: Study, chosen: Trial | None) -> str:
         _row(trial, names, chosen is not None and trial.number == chosen.number) for trial in front
     )
     table = _html_table(f"{head}<th>choices</th>", rows)
-    notes = "".join(f'<p class="soft">{escape(line)}</p>' for line in provenance(front))
+    notes = "".join(f'<p class="soft">{escape(line)}</p>' for line in provenance(front, names))
     return f'<h2>The front as a table</h2><div class="scroll">{table}</div>{notes}'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoprune.constraint import Constraint
@@ -168,9 +168,9 @@ def modelled(status: Mapping[str, Any]) -> dict[str, str]:
     return {"not measured": "\n".join(lines)} if lines else {}
 
 
-def provenance(trials: Sequence[Trial]) -> list[str]:
-    """Lines on which figures were measured and which are modelled, and on times that were not steady."""
-    found = {(metric, source) for trial in trials for metric, source in trial.sources.items()}
+def provenance(trials: Sequence[Trial], metrics: Collection[str]) -> list[str]:
+    """Lines on which of these metrics were measured and which are modelled, and on times that were not steady."""
+    found = {(name, source) for trial in trials for name, source in trial.sources.items() if name in metrics}
     lines = [f"{metric}: {source}" for metric, source in sorted(found)]
     if unsteady := [str(trial.number) for trial in trials if trial.is_unstable]:
         listed = ", ".join(unsteady)

@@ -267,7 +267,7 @@ def print_front(console: Console, study: Study) -> None:
         values = [with_deviation(n, trial.metrics.get(n), trial.deviations.get(n)) for n in names]
         _add(table, trial.number, trial.rung, *values, " · ".join(summary(trial.read or trial.choices)))
     console.print(table)
-    for line in provenance(front):
+    for line in provenance(front, names):
         console.print(Text(line, style="dim"))
 
 

@@ -144,7 +144,18 @@ def test_the_slope_says_what_more_of_a_cost_buys(tmp_path: Path) -> None:
         assert slope["less"]["gain"] == pytest.approx(-1.0)
         sentences = " ".join(explain(study)["sentences"])
     assert "0.1 ms more buys 0.4 points of accuracy (trial 0)" in sentences
-    assert "0.1 ms less costs 1 points of accuracy (trial 2)" in sentences
+    assert "0.1 ms less costs 1 point of accuracy (trial 2)" in sentences
+
+
+def test_what_no_measurement_tells_apart_is_no_step(tmp_path: Path) -> None:
+    with new_study(tmp_path / "run", make_spec(constraints=["size_bytes <= 60%"])) as study:
+        for accuracy, latency, size in ((96.0, 0.3, 3e5), (96.5, 0.301, 3.01e5), (98.0, 0.4, 4e5)):
+            add(study, {"accuracy": accuracy, "latency_ms": latency, "size_bytes": size})
+        latency, size = slopes_of(study, study.trial(0))
+        assert [(step["from"], step["to"]) for step in latency["along"]] == [(1, 2)]
+        assert latency["more"]["to"] == 2  # and not the one beside it
+        assert [(step["from"], step["to"]) for step in size["along"]] == [(0, 1), (1, 2)]  # sizes are exact
+        assert slopes_of(study, study.trial(1))[0]["less"] is None
 
 
 def test_a_limited_cost_has_a_slope_too(tmp_path: Path) -> None:
@@ -154,7 +165,7 @@ def test_a_limited_cost_has_a_slope_too(tmp_path: Path) -> None:
         size = slopes_of(study, study.trial(0))[1]
         assert size["cost"] == "size_bytes" and size["more"]["per_unit"] == pytest.approx(1e-5)
         assert (
-            step_in_words(size, "maximize", size["more"]) == "100 KB more buys 1 points of accuracy (trial 1)"
+            step_in_words(size, "maximize", size["more"]) == "100 KB more buys 1 point of accuracy (trial 1)"
         )
 
 
