@@ -244,7 +244,7 @@ def _table(study: Study, chosen: Trial | None) -> str:
     )
     table = _html_table(f"{head}<th>choices</th>", rows)
     notes = "".join(f'<p class="soft">{escape(line)}</p>' for line in provenance(front, names))
-    return f'<h2>The front as a table</h2><div class="scroll">{table}</div>{notes}'
+    return f"<h2>The front as a table</h2>{table}{notes}"
 
 
 def _explanations(study: Study) -> str:
@@ -276,11 +276,11 @@ def _slope(slope: Mapping[str, Any]) -> str:
         f"<th>{escape(name)}</th>" for name in ("trials", f"more {cost}", f"gain in {quality}", "rate")
     )
     note = f"What more {escape(cost)} buys, from each trial on the front of the two to the next."
-    return f'<p class="soft">{note}</p><div class="scroll">{_html_table(head, rows)}</div>'
+    return f'<p class="soft">{note}</p>{_html_table(head, rows)}'
 
 
 def _html_table(head: str, rows: str) -> str:
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _row(trial: Trial, names: Sequence[str], is_chosen: bool) -> str:
