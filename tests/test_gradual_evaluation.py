@@ -34,7 +34,7 @@ def evaluator(task: Task, rungs: tuple[float, ...] = (0, 1), **space: dict[str, 
             kind: {"schedule": SCHEDULES[kind], **fields} if "schedule" not in fields else fields
             for kind, fields in space.items()
         },
-        "target": {"use": "onnxruntime", "rounds": 2, "block_ms": 1.0},
+        "target": {"use": "onnxruntime", "rounds": 2, "block_ms": 1.0, "channel_multiple": 1},
         "train": {"epochs": 3, "batch_size": 32},
         "budget": {"trials": 1},
         "search": {"rungs": list(rungs)},

@@ -14,7 +14,7 @@ TINY_SPEC: dict[str, Any] = {
         "distill": {"temperature": [1, 8], "kd_weight": [0.0, 1.0]},
         "quantize": {"weight_bits": [4, 8, 32], "activation_bits": [8, 32], "quantizer": ["ptq", "qat"]},
     },
-    "target": {"use": "onnxruntime", "rounds": 4, "block_ms": 2.0},
+    "target": {"use": "onnxruntime", "rounds": 4, "block_ms": 2.0, "channel_multiple": 1},
     "train": {"epochs": 3, "batch_size": 32},
     "budget": {"trials": 8},
     "search": {"rungs": [0, 1]},

@@ -123,7 +123,7 @@ def spec_of(task: Any, space: Mapping[str, Any], **more: Any) -> Any:
             "name": "transfer",
             "task": task,
             "space": {"transfer": {"frozen": [0.0, 1.0]}, **space},
-            "target": {"use": "onnxruntime", "rounds": 2, "block_ms": 1.0},
+            "target": {"use": "onnxruntime", "rounds": 2, "block_ms": 1.0, "channel_multiple": 1},
             "train": {"epochs": 1, "batch_size": 32, **more},
             "budget": {"trials": 2},
             "search": {"rungs": [0, 0.5, 1]},

@@ -74,7 +74,7 @@ def add_trials(study: Study, count: int, seed: int = 0) -> None:
         rung = rng.choice((0, 0, 1, 2))
         evaluation = Evaluation(number, rung, "finished", point, figures(point, rung, rng), read=point)
         evaluation.structure, evaluation.seconds = {"layers": layer_rows(point)}, {"total": 0.5}
-        sources = {"latency_ms": "modelled: by hand", "energy_uj": "measured, and not among the metrics"}
+        sources = {"bops": "modelled: by hand", "energy_uj": "measured, and not among the metrics"}
         evaluation.measurement = {"sources": sources, "unstable": number % 2 == 1}
         if number % 9 == 8:
             evaluation.state, evaluation.reason, evaluation.metrics = (

@@ -92,7 +92,7 @@ def test_rows_of_the_front_are_plain_data(searched):
 def test_a_front_says_what_is_modelled_and_whose_times_were_not_steady(searched):
     unsteady = [row["trial"] for row in tables.front_rows(searched) if row.get("unstable")]
     text = printed(tables.print_front, searched)
-    assert "latency_ms: modelled: by hand" in text and len(unsteady) > 0
+    assert "bops: modelled: by hand" in text and len(unsteady) > 0
     assert "energy_uj" not in text
     assert f"the times of trial {', '.join(map(str, unsteady))};" in text
 
