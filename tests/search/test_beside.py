@@ -79,7 +79,7 @@ def test_a_belief_is_drawn_to_what_was_told_beside() -> None:
         return quantized[:, 0] - means[:, 0]
 
     assert (predicted(told) > 0.5).all()  # in floating point all are better
-    assert abs(predicted(None).mean()) < 0.1  # of which quantized trials alone say nothing, either way
+    assert np.abs(predicted(None)).max() < 0.5  # of which quantized trials alone say nothing
 
 
 def test_the_guided_sampler_proposes_on() -> None:

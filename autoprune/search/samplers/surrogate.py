@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 Floats = NDArray[np.float64]
 
 ADDITIVE, JOINT, SHARPNESS, FIGURES, LINEAR, NOISE, CHOICES = range(7)  # places in the vector of logarithms
-START = np.log([0.1, 0.8, 4.0, 0.3, 0.1, 0.02])  # choices interact until trials say that they do not
+START = np.log([0.5, 0.3, 1.5, 0.3, 0.1, 0.02])
 SPREAD = np.array([1.5, 1.5, 1.0, 1.5, 1.5, 1.5])  # standard deviations of the priors
 CHOICE_SPREAD = 0.6
 FIGURE_START, FIGURE_SPREAD = np.log(0.3), 1.2
