@@ -42,7 +42,12 @@ _CONSTRAINT = re.compile(
 
 def is_cost(metric: str) -> bool:
     """Whether a metric is what a network costs, not how good it is: training it longer does not change that."""
-    return metric.partition("@")[0] in (*COMPUTABLE, *MEASURED)
+    return metric.partition("@")[0] in COMPUTABLE or is_measured(metric)
+
+
+def is_measured(metric: str) -> bool:
+    """Whether a metric is a cost that a target measures or models, so that it is no exact number."""
+    return metric.partition("@")[0] in MEASURED
 
 
 def is_metric_name(text: object) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.constraint import MEASURED, Constraint, Objective, is_cost
+from autoprune.constraint import Constraint, Objective, is_cost, is_measured
 from autoprune.errors import SearchFailed
 from autoprune.report.readable import figure, limit
 from autoprune.space import Value
@@ -270,7 +270,7 @@ def slopes_of(study: Study, chosen: Trial | None) -> list[Row]:
 
 def _slope(study: Study, quality: Objective, cost: Objective, chosen: Trial | None) -> Row:
     feasible = [trial for trial in study.trials if trial.is_feasible]
-    apart = 1 + NOISE if cost.metric.partition("@")[0] in MEASURED else 1.0
+    apart = 1 + NOISE if is_measured(cost.metric) else 1.0
     front = _told_apart(front_of(feasible, [quality, cost])[::-1], cost, apart)
     found: Row = {"cost": cost.metric, "quality": quality.metric, "trial": None, "more": None, "less": None}
     found["along"] = [_step(quality, cost, one, other) for one, other in pairwise(front)]
@@ -345,7 +345,8 @@ def gain_in_words(metric: str, gain: float) -> str:
     """`0.4 points` of an accuracy, the bare number of anything else."""
     if metric != "accuracy":
         return f"{gain:.3g}"
-    return f"{gain:.2g} point{'' if f'{gain:.2g}' == '1' else 's'}"
+    number = f"{gain:.2g}"
+    return f"{number} {'point' if number == '1' else 'points'}"
 
 
 def rate_in_words(slope: Mapping[str, Any], step: Mapping[str, Any]) -> str:
