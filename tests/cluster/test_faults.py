@@ -11,6 +11,7 @@ import pytest
 from cluster_workers import HELD
 
 from autoprune.cluster import Pool
+from autoprune.cluster import crew as crew_module
 from autoprune.cluster import pool as pool_module
 from autoprune.record import LOST, Evaluation, Request
 
@@ -27,7 +28,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def looked_after_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "PULSE_SECONDS", 0.2)
-    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(crew_module, "IDLE_SECONDS", 0.5)
 
 
 def answered(pool: Pool, *requests: Request) -> list[Evaluation]:
