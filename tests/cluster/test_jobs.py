@@ -96,6 +96,12 @@ def autoprune(*arguments: object, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
+def described(job: str) -> dict[str, Any]:
+    """What is known of a job; Ray reads a token once for each process, and this one may have read another."""
+    found: dict[str, Any] = json.loads(autoprune("status", job, "--address", ADDRESS, "--json"))
+    return found
+
+
 def written(folder: Path, **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / TASK.name).write_text(TASK.read_text(), encoding="utf-8")
@@ -125,7 +131,7 @@ def test_a_search_is_submitted_followed_asked_for_and_stopped(home: Path, tmp_pa
     printed = autoprune("submit", spec, "--address", ADDRESS, "--requirements", needed)
     job, *rest = printed.splitlines()
     assert "succeeded" in rest[-1] and any("trials 3" in line for line in rest)
-    found = json.loads(autoprune("status", job, "--address", ADDRESS, "--json"))
+    found = described(job)
     assert (found["state"], found["status"]["trials"]["finished"]) == ("succeeded", 3)
     run = Path(found["run"].replace("~", str(home)))
     assert json.loads(autoprune("status", run, "--json"))["state"] == "finished"
@@ -136,10 +142,10 @@ def test_a_search_is_submitted_followed_asked_for_and_stopped(home: Path, tmp_pa
     long = written(tmp_path / "long", budget={"minutes": 30})
     job = autoprune("submit", long, "--address", ADDRESS, "--detach").strip()
     end = time.monotonic() + 120
-    while submission.describe(job, ADDRESS)["status"] is None and time.monotonic() < end:
+    while described(job)["status"] is None and time.monotonic() < end:
         time.sleep(1)
     assert "stopped" in autoprune("stop", job, "--address", ADDRESS)
-    run = Path(submission.describe(job, ADDRESS)["run"].replace("~", str(home)))
+    run = Path(described(job)["run"].replace("~", str(home)))
     assert json.loads(autoprune("status", run, "--json"))["state"] == "interrupted"
     before = json.loads(autoprune("status", run, "--json"))["trials"]["finished"]
     job = autoprune("submit", long, "--address", ADDRESS, "--resume", "--run", run, "--detach").strip()
