@@ -25,6 +25,9 @@ COMPUTABLE = ("params", "macs", "bops", "size_bytes", "peak_memory_bytes")
 MEASURED = ("latency_ms", "energy_uj", "cycles", "dsp", "lut", "bram")
 """Metrics that a target measures or models. With several targets each is there as `latency_ms@name` as well."""
 
+ALLOWANCE = 0.1
+"""Share of the baseline by which a candidate may be worse in an objective that has no limit, and still count."""
+
 ACCEPTED_FORMS = (
     "'latency_ms <= 2' (absolute), 'size_bytes <= 25%' (percent of the baseline), "
     "or 'accuracy >= baseline - 1.0' (difference from the baseline)"
@@ -65,6 +68,11 @@ class Objective:
     def loss(self, value: float) -> float:
         """`value` with the sign under which smaller is better."""
         return value if self.direction == "minimize" else -value
+
+    @property
+    def bound(self) -> Operator:
+        """The operator of a limit on it."""
+        return "<=" if self.direction == "minimize" else ">="
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,21 @@ class Constraint:
     def is_met(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> bool:
         """Whether `metrics` keep the limit."""
         return self.violation(metrics, baseline) <= 0
+
+
+def goals(
+    objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Mapping[str, float]
+) -> list[Constraint]:
+    """The constraints, and a limit on each objective that has none: what is `ALLOWANCE` worse than the baseline counts
+    for nothing. Nothing is worse than a baseline that is no number."""
+    limited = {(constraint.metric, constraint.operator) for constraint in constraints}
+    found = list(constraints)
+    for objective in objectives:
+        base = baseline.get(objective.metric, math.nan)
+        if (objective.metric, objective.bound) not in limited and math.isfinite(base):
+            away = objective.loss(ALLOWANCE * (abs(base) or 1.0))
+            found.append(Constraint(objective.metric, objective.bound, away, "difference"))
+    return found
 
 
 def conflicts(

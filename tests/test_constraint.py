@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.constraint import Constraint, Objective, conflicts, parse_where, total_violation
+from autoprune.constraint import Constraint, Objective, conflicts, goals, parse_where, total_violation
 from autoprune.errors import SpecError
 
 BASELINE = {"accuracy": 97.5, "size_bytes": 4000.0, "latency_ms": 2.0}
@@ -116,6 +116,19 @@ def test_where_reports_every_bad_part():
     with pytest.raises(SpecError) as error:
         parse_where("latency_ms < 2, macs <= 3, x")
     assert len(error.value.problems) == 2
+
+
+def test_what_has_no_limit_of_its_own_may_be_a_tenth_worse_than_the_baseline():
+    objectives = [Objective("accuracy", "maximize"), Objective("latency_ms", "minimize")]
+    limits = [Constraint.parse(one) for one in ("size_bytes <= 25%", "latency_ms <= 1")]
+    found = goals(objectives, limits, BASELINE)
+    assert (
+        found[:2] == limits and found[2].limit(BASELINE) == 87.75 and str(found[2]).startswith("accuracy >=")
+    )
+    (below_zero,) = goals([Objective("score", "maximize")], [], {"score": -5.0})
+    (of_nothing,) = goals([Objective("error", "minimize")], [], {"error": 0.0})
+    assert goals(objectives, limits, {"accuracy": math.nan}) == limits
+    assert below_zero.limit({"score": -5.0}) == -5.5 and of_nothing.limit({"error": 0.0}) == 0.1
 
 
 @pytest.mark.parametrize(

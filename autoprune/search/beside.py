@@ -20,7 +20,7 @@ def beside(study: Study, evaluation: Evaluation, metrics: Mapping[str, float]) -
     """The unquantized point with its values and violations, None for those that only a trial of it would tell.
 
     Args:
-        study: its objectives and constraints.
+        study: its objectives and goals.
         evaluation: a finished one.
         metrics: what it is told as; rounding is taken to do the same damage there.
 
@@ -37,12 +37,12 @@ def beside(study: Study, evaluation: Evaluation, metrics: Mapping[str, float]) -
         for name, value in evaluation.unquantized.items()
         if name in metrics and not is_cost(name)
     }
-    violations = study.violations({**metrics, **known})
+    violations = study.shortfalls({**metrics, **known})
     return {
         "point": point,
         "values": [known.get(objective.metric) for objective in study.spec.objectives],
         "violations": [
             violation if constraint.metric in known else None
-            for constraint, violation in zip(study.spec.constraints, violations, strict=True)
+            for constraint, violation in zip(study.goals, violations, strict=True)
         ],
     }

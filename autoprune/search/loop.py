@@ -128,7 +128,7 @@ class _Loop:
         self._rungs: list[dict[int, Result]] = [{} for _ in range(self._last_rung)]
         self._promoted: list[set[int]] = [set() for _ in range(self._last_rung)]
         self._assessed = None if spec.search.stop == "halving" else Assessed(study)
-        self._orders = Orders([not is_cost(c.metric) for c in spec.constraints])
+        self._orders = Orders([not is_cost(goal.metric) for goal in study.goals])
         named = {o.metric for o in spec.objectives} | {c.metric for c in spec.constraints}
         self._growth = Growth([m for m in sorted(named) if not is_cost(m)], self._last_rung)
         self._has_grown = False  # since the sampler was told of all results
@@ -214,7 +214,7 @@ class _Loop:
     def _learn(self, trial: Trial, evaluation: Evaluation) -> None:
         """Tell the sampler and the rungs."""
         number = self._numbers[trial.number]
-        violations = self.study.violations(evaluation.metrics)
+        violations = self.study.shortfalls(evaluation.metrics)
         if evaluation.state == "finished":
             self._barren = self._failures = 0
             self._rank(evaluation, violations)
@@ -249,7 +249,7 @@ class _Loop:
     def _tell(self, evaluation: Evaluation) -> None:
         """Show the sampler a result, as it should be at the last rung."""
         metrics = self._growth.expected(evaluation.rung, evaluation.metrics)
-        violations, other = self.study.violations(metrics), beside(self.study, evaluation, metrics)
+        violations, other = self.study.shortfalls(metrics), beside(self.study, evaluation, metrics)
         steady = not evaluation.measurement.get("unstable", False)
         self._sampling.tell(self._numbers[evaluation.trial], metrics, violations, other, steady=steady)
 
@@ -392,7 +392,7 @@ class _Loop:
         """Whether a point has to be evaluated; if not, the sampler is given the answer that is known."""
         known = self.study.find_duplicate(point)
         if known is not None:
-            violations = self.study.violations(known.metrics)
+            violations = self.study.shortfalls(known.metrics)
             if known.has_result:
                 self._sampling.tell(number, known.metrics, violations, steady=not known.is_unstable)
             else:

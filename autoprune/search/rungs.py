@@ -27,7 +27,7 @@ class Result(NamedTuple):
 
     Attributes:
         losses: one number per objective, smaller is better.
-        violations: one number per constraint, 0 or less where it is met.
+        violations: one number per goal of the study, 0 or less where it is met.
     """
 
     losses: Sequence[float]

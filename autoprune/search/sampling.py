@@ -123,7 +123,7 @@ class Sampling:
         Args:
             number: from `ask` or `insert`.
             metrics: every objective among them, finite.
-            violations: one per constraint, 0 or less where it is met.
+            violations: one per goal of the study, 0 or less where it is met.
             other: what it tells of another point (see `beside`).
             steady: whether its latency was; one that kept changing tells nothing of those of other points.
         """

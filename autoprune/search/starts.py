@@ -31,7 +31,7 @@ class Starts:
         self._study, self._donors = study, Donors(study)
         self._trained = trained_architecture(spec, study.space)
         self._first_training = trains[0] if trains and not in_order else 0
-        self._is_cost = [is_cost(constraint.metric) for constraint in spec.constraints]
+        self._is_cost = [is_cost(goal.metric) for goal in study.goals]
         limited = [constraint.metric for constraint in spec.constraints if is_cost(constraint.metric)]
         self._looks_first = any(metric not in COMPUTABLE for metric in limited)
 

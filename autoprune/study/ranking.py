@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.constraint import Constraint, Direction, Objective, total_violation
+from autoprune.constraint import Constraint, Direction, Objective, goals, total_violation
 from autoprune.errors import SearchFailed, SpecError
 from autoprune.pareto import front_mask, hypervolume, knee
 from autoprune.references import nearest
@@ -15,9 +15,6 @@ from autoprune.study.trial import Trial
 
 Floats = NDArray[np.float64]
 
-# Part of the baseline by which a candidate may be worse than it in one objective and still count for the
-# volume.
-ALLOWANCE = 0.1
 SMALLER_IS_BETTER = ("latency_ms", "size_bytes")
 
 
@@ -71,11 +68,14 @@ def volume_of(
     """
     base = np.array([o.loss(baseline[o.metric]) for o in objectives])
     scale = np.where(base == 0, 1.0, np.abs(base))
-    worst = base + ALLOWANCE * scale
-    for i, objective in enumerate(objectives):
-        bound = "<=" if objective.direction == "minimize" else ">="
-        own = [c for c in constraints if c.metric == objective.metric and c.operator == bound]
-        worst[i] = min([objective.loss(c.limit(baseline)) for c in own], default=worst[i])
+    limits = goals(objectives, constraints, baseline)
+    worst = [
+        min(
+            [o.loss(c.limit(baseline)) for c in limits if (c.metric, c.operator) == (o.metric, o.bound)]
+            or [np.nan]
+        )
+        for o in objectives
+    ]
     return hypervolume(losses / scale, worst / scale) if len(losses) else 0.0
 
 

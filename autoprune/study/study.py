@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import autoprune.study.storage as storage
-from autoprune.constraint import Objective, parse_where, total_violation
+from autoprune.constraint import Constraint, Objective, goals, parse_where, total_violation
 from autoprune.errors import BadInput, RunFolderError, SpecError
 from autoprune.record import Evaluation, Request
 from autoprune.space import Space, Value
@@ -57,6 +57,8 @@ class Study:
         spec: what was asked for.
         space: what may be decided.
         baseline: metrics of the uncompressed network.
+        goals: what a search aims at: the constraints, then a limit on each objective that is to be large and has none,
+            where the volume of the front ends. Errors have none: a tenth of a small one is nothing.
         warn: told of trouble that is waited out; whoever searches sets it.
         remote: where it is kept behind a URL, of which `folder` is a copy; None where the folder is all there is.
     """
@@ -69,6 +71,9 @@ class Study:
         kept = journal.storage()
         self._header = Header(kept, folder, write=lock is not None)
         self.spec, self.space, self.baseline = self._header.spec, self._header.space, self._header.baseline
+        aimed_at = goals(self.spec.objectives, self.spec.constraints, self.baseline)
+        own = len(self.spec.constraints)
+        self.goals = [*aimed_at[:own], *(goal for goal in aimed_at[own:] if goal.operator == ">=")]
         self._records = Records(kept, self._header)
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)
@@ -394,7 +399,14 @@ class Study:
 
     def violations(self, metrics: Mapping[str, float]) -> list[float]:
         """How far metrics are beyond each constraint, as a share of its limit; 0 or less where it holds."""
-        return [min(c.violation(metrics, self.baseline), WORST_VIOLATION) for c in self.spec.constraints]
+        return self._beyond(self.spec.constraints, metrics)
+
+    def shortfalls(self, metrics: Mapping[str, float]) -> list[float]:
+        """How far metrics are from each of the goals, as violations are from constraints."""
+        return self._beyond(self.goals, metrics)
+
+    def _beyond(self, limits: Sequence[Constraint], metrics: Mapping[str, float]) -> list[float]:
+        return [min(limit.violation(metrics, self.baseline), WORST_VIOLATION) for limit in limits]
 
     @property
     def front(self) -> list[Trial]:

@@ -263,10 +263,12 @@ class Looking(RandomSampler):
     """A random sampler that keeps what it is shown when it is asked."""
 
     shown: dict[str, list[float]]
+    violations: dict[str, list[float]]
 
     def before_trial(self, study: Any, trial: Any) -> None:
         finished = [t for t in study.get_trials(deepcopy=False) if t.values]
         self.shown = {str(sorted(t.params.items())): list(t.values) for t in finished}
+        self.violations = {str(sorted(t.params.items())): list(t.constraints.values()) for t in finished}
 
 
 def test_a_sampler_is_shown_stopped_trials_as_they_should_stand_at_the_last_rung(tmp_path: Path) -> None:
@@ -283,3 +285,16 @@ def test_a_sampler_is_shown_stopped_trials_as_they_should_stand_at_the_last_rung
     assert [sampler.shown[str(sorted(t.choices.items()))][0] for t in in_full] == [
         t.metrics["accuracy"] for t in in_full
     ]
+
+
+def test_it_aims_at_a_tenth_below_the_baseline_where_no_accuracy_is_asked_for(tmp_path: Path) -> None:
+    sampler = Looking(seed=0)
+    study = searched(
+        tmp_path / "run", sampler=sampler, constraints=["size_bytes <= 80%"], search={"rungs": [3]}
+    )
+    done = {str(sorted(trial.choices.items())): trial for trial in study.results}
+    told = {point: found for point, found in sampler.violations.items() if point in done}
+    assert len(told) > 10
+    assert all(found == study.shortfalls(done[point].metrics) for point, found in told.items())
+    beyond = [trial for trial in study.results if trial.metrics["accuracy"] < 81.0]
+    assert beyond and all(trial.is_feasible for trial in beyond)

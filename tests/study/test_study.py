@@ -157,6 +157,22 @@ def test_hypervolume_counts_gains_over_the_limits(tmp_path: Path) -> None:
         assert [value for _, _, value in history] == pytest.approx([0.055, 0.055, 9.5 / 90 * 0.55], rel=1e-6)
 
 
+def test_a_search_aims_at_what_counts_for_the_volume_and_the_front_has_all_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    with new_study(tmp_path / "run", constraints=["size_bytes <= 90%"]) as study:
+        assert [str(goal) for goal in study.goals] == ["size_bytes <= 90%", "accuracy >= baseline - 9"]
+        add(study, 80.0, 1.0)
+        assert study.hypervolume() == 0.0 and [trial.number for trial in study.front] == [0]
+        (size,), shortfalls = (
+            study.violations(study.trial(0).metrics),
+            study.shortfalls(study.trial(0).metrics),
+        )
+        assert size < 0 and shortfalls == pytest.approx([size, 1 / 81])
+    with new_study(tmp_path / "limited") as study:
+        assert study.goals == list(study.spec.constraints)
+
+
 def test_the_history_is_in_the_order_of_the_answers_also_when_read_back(tmp_path: Path) -> None:
     with new_study(tmp_path / "run") as study, study.clock():
         first, second = Request(0, 0, point(0.25)), Request(1, 0, point(0.5))

@@ -80,6 +80,11 @@ class Belief:
         tune: learn the kernels again.
         generator: draws which trials kernels are learned from. Each time others: kernels that vary keep the
             search from believing in one mistake for ever.
+
+    Attributes:
+        objectives: how many there are.
+        losses: of all trials, scaled, (N, M).
+        ends: the scaled losses beyond which constraints allow nothing, (M,); infinite where none is about one.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Belief:
         ]
         self._scales += [_violation_scale(column) for column in results.violations.T]
         self.losses = self.scaled_losses(results.losses)
+        self.ends = self.scaled_losses(_limits(results.losses[told], results.violations[told])[None])[0]
         chosen = _chosen(results, generator)
         rows = results.rows[chosen]
         outputs = np.column_stack([results.losses, results.violations])[chosen]
@@ -234,6 +240,24 @@ def _exact(
             if np.abs(slope * column[use] + offset - values[use]).max() <= EXACT * spread:
                 found[k] = (cost, float(slope), float(offset))
     return found
+
+
+def _limits(losses: Floats, violations: Floats) -> Floats:
+    """What constraints allow of objectives, (M,), infinite where none is about one.
+
+    Args:
+        losses: (N, M).
+        violations: (N, C), of which those grow with a loss, up to a factor and an offset, that limit it.
+    """
+    limits = np.full(losses.shape[1], np.inf)
+    for k, values in enumerate(losses.T):
+        spread = float(np.ptp(values)) if len(values) >= LEAST_EXACT else 0.0
+        for column in violations.T if spread > 0 else ():
+            slope, offset = np.polyfit(values, column, 1)
+            away = np.abs(slope * values + offset - column).max()
+            if slope > 0 and away <= EXACT * float(np.ptp(column)):
+                limits[k] = min(limits[k], -offset / slope)
+    return limits
 
 
 def _loss_scale(losses: Floats) -> Scale:

@@ -189,6 +189,8 @@ class GuidedSampler(OwnSampler):
         means, deviations = belief.predict(pool)
         ordinary = means[:POPULATION, : belief.objectives]
         reference, seed = np.quantile(ordinary, ORDINARY, axis=0), int(generator.integers(2**31))
+        if feasible.any():
+            reference = np.minimum(reference, belief.ends)
 
         def worth_of(means: Floats, deviations: Floats) -> Floats:
             return _worth(means, deviations, found, reference, seed)
