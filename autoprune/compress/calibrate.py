@@ -11,6 +11,7 @@ Of each tensor a sample is kept, and one of four methods finds the range on it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from autoprune.compress.fake_quantize import Fit
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer, input_quantizers
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, input_quantizers, quantized_sums
 from autoprune.tensors import Inputs, call
 
 # Values kept of a tensor per batch: enough for its distribution, little enough to try every cut-off on.
@@ -29,6 +30,9 @@ TAIL = 1e-4
 BINS = 2048
 # Shares of the range that `entropy` tries; below an eighth TensorRT does not look either.
 ENTROPY_CUTS = tuple(1.0 - step / 64 for step in range(57))
+LAST_DIGITS = 2.0**-23  # of a float, relative
+# Share of sums on the edge of two codes that is borne; by how much steps are widened, and how often that is tried.
+FEW_TIES, WIDENING, MOST_WIDENED = 2e-5, 2.0**-12, 16
 Grid = tuple[float, float]
 """Scale and zero point of a quantizer."""
 
@@ -76,6 +80,38 @@ def find_ranges(
             quantizer.set_grid(scale, round(zero))
         elif seen[path]:
             fit(quantizer, *METHODS[method](torch.cat(seen[path]), quantizer.bits))
+    for path, other, total in quantized_sums(model):
+        if seen.get(path) and seen.get(other) and seen.get(total):
+            values = [quantizers[one](torch.cat(seen[one])).double() for one in (path, other)]
+            if values[0].shape == values[1].shape:
+                avoid_ties(quantizers[total], *values)
+
+
+def avoid_ties(quantizer: ActivationQuantizer, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Widen a quantizer's steps a little where sums of two rounded values often fall on the edge of two codes.
+
+    Such sums take few values. Where a frequent one lies in the middle between two codes, up to the last digit of a
+    float, one runtime rounds it up and another one down, in every example, and what follows makes percents of it.
+
+    Args:
+        quantizer: of the sum.
+        first, second: rounded values, (N,), of which the sums are made.
+    """
+    scale, zero = float(quantizer.scale), round(float(quantizer.grid[1]))
+    if math.frexp(scale)[0] == 0.5:  # sums of fixed-point numbers are exact
+        return
+    digits = LAST_DIGITS * (first.abs() + second.abs())
+    tried = torch.tensor([scale * (1 + step * WIDENING) for step in range(MOST_WIDENED)], dtype=torch.float32)
+    shares: list[float] = []
+    for one in tried.tolist():
+        codes = (first + second) / one
+        is_near = (codes - codes.floor() - 0.5).abs() < 2 * digits / one
+        shares.append(float(is_near.double().mean()))
+        if shares[-1] <= FEW_TIES:
+            break
+    best = min(range(len(shares)), key=shares.__getitem__)
+    if best:
+        quantizer.set_grid(float(tried[best]), zero)
 
 
 def quantizers_in(model: nn.Module) -> dict[str, ActivationQuantizer]:

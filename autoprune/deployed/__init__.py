@@ -5,7 +5,7 @@ training, `targets` carry it to a runtime, `export` stores it.
 """
 
 from autoprune.deployed.codebook import CodebookLayer
-from autoprune.deployed.deploy import deploy, input_quantizers, trace
+from autoprune.deployed.deploy import deploy, input_quantizers, quantized_sums, trace
 from autoprune.deployed.kinds import layer_kind
 from autoprune.deployed.lift import lift
 from autoprune.deployed.packing import pack_state, stored_bytes, unpack_state
@@ -22,6 +22,7 @@ __all__ = [
     "layer_kind",
     "lift",
     "pack_state",
+    "quantized_sums",
     "stored_bytes",
     "trace",
     "unpack_state",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import fx, nn
 
 from autoprune.deployed.codebook import quantized_layer
 from autoprune.deployed.fold import fold_batch_norm, input_of, module_of
 from autoprune.deployed.kinds import layer_kind
-from autoprune.deployed.placement import Bits, Placement, moves_values, place
+from autoprune.deployed.placement import Bits, Placement, moves_values, place, summands
 from autoprune.deployed.quantizers import FLOAT_BITS, ActivationQuantizer, QuantizedLayer
 from autoprune.tensors import Inputs
 
@@ -156,10 +157,28 @@ def input_quantizers(model: nn.Module) -> dict[str, list[ActivationQuantizer | N
     return found
 
 
+def quantized_sums(model: nn.Module) -> list[tuple[str, str, str]]:
+    """Of each sum of two quantized tensors that is quantized itself the paths of these three quantizers, in order."""
+    if not isinstance(model, fx.GraphModule):
+        return []
+    found = []
+    for node in model.graph.nodes:
+        if isinstance(module_of(model, node), ActivationQuantizer):
+            origins = [_origin(model, one) for one in summands(model, input_of(node))]
+            if origins and all(isinstance(module_of(model, one), ActivationQuantizer) for one in origins):
+                first, second = (str(one.target) for one in origins)
+                found.append((first, second, str(node.target)))
+    return found
+
+
 def _quantizer_before(graph: fx.GraphModule, node: fx.Node) -> ActivationQuantizer | None:
     """The quantizer from which nothing but moves of values lead to a node."""
-    source = input_of(node)
-    while isinstance(source, fx.Node) and moves_values(graph, source):
-        source = input_of(source)
-    module = module_of(graph, source)
+    module = module_of(graph, _origin(graph, input_of(node)))
     return module if isinstance(module, ActivationQuantizer) else None
+
+
+def _origin(graph: fx.GraphModule, tensor: Any) -> Any:
+    """Where the values of a tensor come from that were only moved since."""
+    while isinstance(tensor, fx.Node) and moves_values(graph, tensor):
+        tensor = input_of(tensor)
+    return tensor

@@ -102,6 +102,15 @@ def moves_values(graph: fx.GraphModule, node: fx.Node) -> bool:
     return _is(graph, node, _MOVES)
 
 
+def summands(graph: fx.GraphModule, tensor: Any) -> list[fx.Node]:
+    """The two tensors whose sum, or its ReLU, a tensor is; none for any other."""
+    total = input_of(tensor) if isinstance(tensor, fx.Node) and _is(graph, tensor, _RECTIFIES) else tensor
+    if not isinstance(total, fx.Node) or not _is(graph, total, _ADDITIONS) or total.kwargs:
+        return []
+    given = [node for node in total.all_input_nodes if not is_size(node)]
+    return given if len(given) == 2 else []
+
+
 def is_size(node: fx.Node) -> bool:
     """Whether a node gives a number, not a tensor."""
     return node.target is _aten.sym_size.int or isinstance(node.meta.get("val"), torch.SymInt | int | float)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from quantizable_networks import network
 
-from autoprune.compress.calibrate import METHODS, calibrate, find_ranges, quantizers_in
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind
+from autoprune.compress import calibrate as calibrate_module
+from autoprune.compress.calibrate import METHODS, avoid_ties, calibrate, find_ranges, quantizers_in
+from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind, quantized_sums
 
 
 def heavy_tailed(seed: int = 0) -> torch.Tensor:
@@ -86,3 +87,44 @@ def test_one_scale_keeps_a_large_bias_within_the_accumulator() -> None:
     layer = deployed.get_submodule("4")
     assert isinstance(layer, QuantizedLayer) and layer.bias is not None
     assert torch.allclose(layer.bias, model[4].bias, rtol=1e-4, atol=1e-6)
+
+
+def rounded_sums(first_code: int) -> tuple[ActivationQuantizer, torch.Tensor, torch.Tensor]:
+    """A quantizer of sums, and summands: of the code 27 on the first grid and 1 on the other the sum is 32.500006."""
+    quantizer = ActivationQuantizer(8)
+    quantizer.set_grid(0.03418976441025734, 10)
+    first = torch.full((1000,), first_code * 0.039777446538209915, dtype=torch.float64)
+    return quantizer, first, torch.full_like(first, 0.037176501005887985)
+
+
+def test_steps_are_widened_where_frequent_sums_fall_on_the_edge_of_two_codes() -> None:
+    quantizer, first, second = rounded_sums(27)
+    before = float(quantizer.scale)
+    avoid_ties(quantizer, first, second)
+    assert 1 < float(quantizer.scale) / before < 1.004 and float(quantizer.grid[1]) == 10
+    code = (first + second)[0] / float(quantizer.scale)
+    assert abs(float(code - code.floor()) - 0.5) > 1e-3
+
+
+def test_every_sum_of_a_network_is_looked_at_with_its_summands(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[tuple[ActivationQuantizer, torch.Tensor, torch.Tensor]] = []
+    monkeypatch.setattr(calibrate_module, "avoid_ties", lambda *given: looked_at.append(given))
+    model, inputs = network("residual")
+    bits = {name: (8, 8) for name, module in model.named_modules() if layer_kind(module)}
+    deployed = deploy(model, bits, inputs[:1])
+    find_ranges(deployed, [inputs])
+    quantizers = quantizers_in(deployed)
+    assert [total for total, *_ in looked_at] == [quantizers[path] for *_, path in quantized_sums(deployed)]
+    for (_, first, second), (one, other, _) in zip(looked_at, quantized_sums(deployed), strict=True):
+        assert first.shape == second.shape
+        assert len(first.unique()) <= 256 and float(first.max()) <= 255 * float(quantizers[one].scale) * 1.001
+        assert float(second.min()) >= -255 * float(quantizers[other].scale) * 1.001
+
+
+def test_steps_stay_where_no_sum_does_or_sums_are_exact() -> None:
+    quantizer, first, second = rounded_sums(25)
+    avoid_ties(quantizer, first, second)
+    assert float(quantizer.scale) == pytest.approx(0.03418976441025734, rel=1e-7)
+    quantizer.set_grid(2.0**-5, 0)
+    avoid_ties(quantizer, torch.full((9,), 2.0**-6), torch.full((9,), 2.0**-5))
+    assert float(quantizer.scale) == 2.0**-5

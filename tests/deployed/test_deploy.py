@@ -9,7 +9,15 @@ from torch import fx, nn
 
 from autoprune.compress.calibrate import calibrate
 from autoprune.compress.fake_quantize import FakeQuantizedLayer, RoundedWeight
-from autoprune.deployed import ActivationQuantizer, QuantizedLayer, deploy, layer_kind, lift, trace
+from autoprune.deployed import (
+    ActivationQuantizer,
+    QuantizedLayer,
+    deploy,
+    layer_kind,
+    lift,
+    quantized_sums,
+    trace,
+)
 from autoprune.deployed.fold import fold_batch_norm
 from autoprune.deployed.placement import place
 from autoprune.deployed.quantizers import weight_scale
@@ -48,6 +56,16 @@ def test_every_tensor_between_integer_layers_is_quantized_once() -> None:
     assert found == dict.fromkeys(
         ["x", "relu", "relu_1", "two_0", "relu_2", "down_0", "shortcut_0", "relu_3", "adaptive_avg_pool2d"], 8
     )
+
+
+def test_sums_of_quantized_tensors_are_found_with_what_they_are_made_of() -> None:
+    model, inputs = network("residual")
+    deployed = deploy(model, dict.fromkeys(layers(model), (8, 8)), inputs[:1])
+    assert [[path.partition(".")[2] for path in one] for one in quantized_sums(deployed)] == [
+        ["relu", "two_0", "relu_2"],
+        ["down_0", "shortcut_0", "relu_3"],
+    ]
+    assert quantized_sums(deploy(model, {"head": (8, 8)}, inputs[:1])) == quantized_sums(model) == []
 
 
 def test_what_the_network_returns_is_not_quantized() -> None:
