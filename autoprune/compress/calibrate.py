@@ -63,7 +63,10 @@ def find_ranges(
     known: Mapping[str, Grid] | None = None,
     fit: Fit = ActivationQuantizer.set_range,
 ) -> None:
-    """Give every quantizer its range, in place, by `fit`; those that are `known` by path get their grid."""
+    """Give every quantizer its range, in place, by `fit`; those that are `known` by path get their grid.
+
+    The steps of sums are such that few of these fall on the edge of two codes (`avoid_ties`).
+    """
     known = known or {}
     quantizers = quantizers_in(model)
     seen: dict[str, list[torch.Tensor]] = {path: [] for path in quantizers if path not in known}
@@ -106,7 +109,8 @@ def avoid_ties(quantizer: ActivationQuantizer, first: torch.Tensor, second: torc
     for one in tried.tolist():
         codes = (first + second) / one
         is_near = (codes - codes.floor() - 0.5).abs() < 2 * digits / one
-        shares.append(float(is_near.double().mean()))
+        is_within = (codes > -zero) & (codes < 2**quantizer.bits - 1 - zero)
+        shares.append(float((is_near & is_within).double().mean()))
         if shares[-1] <= FEW_TIES:
             break
     best = min(range(len(shares)), key=shares.__getitem__)

@@ -125,6 +125,10 @@ def test_steps_stay_where_no_sum_does_or_sums_are_exact() -> None:
     quantizer, first, second = rounded_sums(25)
     avoid_ties(quantizer, first, second)
     assert float(quantizer.scale) == pytest.approx(0.03418976441025734, rel=1e-7)
+    cut_off, first, second = rounded_sums(27)
+    cut_off.set_grid(0.03418976441025734, 255 - 32)  # 32.5 and more are one code
+    avoid_ties(cut_off, first, second)
+    assert float(cut_off.scale) == pytest.approx(0.03418976441025734, rel=1e-7)
     quantizer.set_grid(2.0**-5, 0)
     avoid_ties(quantizer, torch.full((9,), 2.0**-6), torch.full((9,), 2.0**-5))
     assert float(quantizer.scale) == 2.0**-5

@@ -250,9 +250,12 @@ def _limits(losses: Floats, violations: Floats) -> Floats:
         violations: (N, C), of which those grow with a loss, up to a factor and an offset, that limit it.
     """
     limits = np.full(losses.shape[1], np.inf)
+    if len(losses) < LEAST_EXACT:
+        return limits
     for k, values in enumerate(losses.T):
-        spread = float(np.ptp(values)) if len(values) >= LEAST_EXACT else 0.0
-        for column in violations.T if spread > 0 else ():
+        for column in violations.T:
+            if np.ptp(values) == 0.0 or np.ptp(column) == 0.0:
+                continue
             slope, offset = np.polyfit(values, column, 1)
             away = np.abs(slope * values + offset - column).max()
             if slope > 0 and away <= EXACT * float(np.ptp(column)):
