@@ -235,6 +235,11 @@ class Distill(Technique):
         finally:
             self._own, self._lessons, self._seen = None, {}, {}
 
+    def on_step(self, model: nn.Module, step: int, total: int) -> None:  # noqa: ARG002
+        """Let a network that teaches itself know how long it has time for that."""
+        if self._own is not None:
+            self._own.lasts(total)
+
     def _begun(
         self, method: str, trained: nn.Module, choices: Choices, context: Context
     ) -> dict[str, Lesson]:

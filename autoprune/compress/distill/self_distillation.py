@@ -30,13 +30,17 @@ class MeanTeacher:
 
     Args:
         trained: the network in training; it is copied when first asked for, on the device where it is by then.
-        steps: of an epoch, over which the weight of what it says grows to its full size.
+        steps: of an epoch, over which the weight of what it says grows to its full size, or longer (see `lasts`).
     """
 
     def __init__(self, trained: nn.Module, steps: int) -> None:
         self._trained, self._ramp = trained, max(1, steps)
         self._mean: nn.Module | None = None
         self._steps = 0
+
+    def lasts(self, steps: int) -> None:
+        """The stretch has so many steps: what it says has its full weight after half of them, if that is later."""
+        self._ramp = max(self._ramp, steps // 2)
 
     @property
     def trust(self) -> float:

@@ -79,3 +79,12 @@ def test_trust_grows_over_an_epoch() -> None:
     mean = MeanTeacher(nn.Linear(1, 1), steps=4)
     trust = [mean.trust for _ in range(5) if mean(torch.ones(1, 1)) is not None]
     assert trust == sorted(trust) and trust[0] < 0.1 and trust[3] == trust[4] == 1.0
+
+
+def test_trust_grows_over_half_of_a_stretch_that_is_longer_than_two_epochs() -> None:
+    mean, short = (MeanTeacher(nn.Linear(1, 1), steps=4) for _ in range(2))
+    mean.lasts(40)
+    short.lasts(6)
+    trust = [mean.trust for _ in range(21) if mean(torch.ones(1, 1)) is not None]
+    assert trust == sorted(trust) and trust[4] < 0.1 and trust[18] < trust[19] == trust[20] == 1.0
+    assert [short.trust for _ in range(4) if short(torch.ones(1, 1)) is not None][-1] == 1.0
