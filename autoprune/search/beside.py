@@ -42,7 +42,7 @@ def beside(study: Study, evaluation: Evaluation, metrics: Mapping[str, float]) -
         "point": point,
         "values": [known.get(objective.metric) for objective in study.spec.objectives],
         "violations": [
-            violation if constraint.metric in known else None
-            for constraint, violation in zip(study.goals, violations, strict=True)
+            violation if goal.metric in known else None
+            for goal, violation in zip(study.goals, violations, strict=True)
         ],
     }

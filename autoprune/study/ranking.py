@@ -71,8 +71,8 @@ def volume_of(
     limits = goals(objectives, constraints, baseline)
     worst = [
         min(
-            [o.loss(c.limit(baseline)) for c in limits if (c.metric, c.operator) == (o.metric, o.bound)]
-            or [np.nan]
+            (o.loss(c.limit(baseline)) for c in limits if (c.metric, c.operator) == (o.metric, o.bound)),
+            default=np.nan,
         )
         for o in objectives
     ]

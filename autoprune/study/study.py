@@ -71,9 +71,8 @@ class Study:
         kept = journal.storage()
         self._header = Header(kept, folder, write=lock is not None)
         self.spec, self.space, self.baseline = self._header.spec, self._header.space, self._header.baseline
-        aimed_at = goals(self.spec.objectives, self.spec.constraints, self.baseline)
-        own = len(self.spec.constraints)
-        self.goals = [*aimed_at[:own], *(goal for goal in aimed_at[own:] if goal.operator == ">=")]
+        to_be_large = [o for o in self.spec.objectives if o.direction == "maximize"]
+        self.goals = goals(to_be_large, self.spec.constraints, self.baseline)
         self._records = Records(kept, self._header)
         self._checkpoints = Checkpoints(folder / "checkpoints")
         self._ledger = Ledger(folder, self.spec, self.baseline)

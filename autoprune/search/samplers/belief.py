@@ -232,14 +232,19 @@ def _exact(
     found = {}
     for k, values in enumerate(outputs.T):
         use = trusted[k]
-        spread = float(np.ptp(values[use])) if use.sum() >= LEAST_EXACT else 0.0
         for cost, column in enumerate(costs.T):
-            if spread == 0.0 or np.ptp(column[use]) == 0.0:
-                continue
-            slope, offset = np.polyfit(column[use], values[use], 1)
-            if np.abs(slope * column[use] + offset - values[use]).max() <= EXACT * spread:
-                found[k] = (cost, float(slope), float(offset))
+            if (line := _line(column[use], values[use])) is not None:
+                found[k] = (cost, *line)
     return found
+
+
+def _line(x: Floats, y: Floats) -> tuple[float, float] | None:
+    """Factor and offset by which `y` (N,) follows from `x` (N,); None where it does not, or too little is known."""
+    if len(x) < LEAST_EXACT or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return None
+    slope, offset = np.polyfit(x, y, 1)
+    is_exact = np.abs(slope * x + offset - y).max() <= EXACT * float(np.ptp(y))
+    return (float(slope), float(offset)) if is_exact else None
 
 
 def _limits(losses: Floats, violations: Floats) -> Floats:
@@ -250,15 +255,10 @@ def _limits(losses: Floats, violations: Floats) -> Floats:
         violations: (N, C), of which those grow with a loss, up to a factor and an offset, that limit it.
     """
     limits = np.full(losses.shape[1], np.inf)
-    if len(losses) < LEAST_EXACT:
-        return limits
     for k, values in enumerate(losses.T):
         for column in violations.T:
-            if np.ptp(values) == 0.0 or np.ptp(column) == 0.0:
-                continue
-            slope, offset = np.polyfit(values, column, 1)
-            away = np.abs(slope * values + offset - column).max()
-            if slope > 0 and away <= EXACT * float(np.ptp(column)):
+            slope, offset = _line(values, column) or (0.0, 0.0)
+            if slope > 0:
                 limits[k] = min(limits[k], -offset / slope)
     return limits
 
