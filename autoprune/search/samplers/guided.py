@@ -12,7 +12,7 @@ Proposals under way count as if they had come out as expected, so that hundreds 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +43,10 @@ ROUNDS = 2  # of local search around the best candidates
 FAMILIAR = 2 / 3  # share of the first points that have the familiar values
 STARTS, NEIGHBOURS = 3, 120  # so many of them, and neighbours of all in a round
 POPULATION = 100  # points from everywhere that say what is an ordinary loss
-ORDINARY = 0.95  # hypervolume counts from what is worse than this share of them
+HIGHEST_COST = 0.95  # of what is to be small, hypervolume counts from what is worse than this share of them
+LEAST_QUALITY = (
+    0.5  # and of what is to be large: what is cheap and worse than an ordinary point is no use to anybody
+)
 LEAST_PARENTS = 5
 NEAREST = 0.05  # of points that are all beyond a limit so many are looked at, those that are least
 SATURATED = 50.0  # what an infinite violation counts as
@@ -60,6 +63,9 @@ def _threads() -> ThreadpoolController:
 
 class GuidedSampler(OwnSampler):
     """Proposes what adds most to the front, by a model of all objectives and constraints.
+
+    Of several objectives those that are to be large are taken for qualities, as accuracy is one: what is worse than an
+    ordinary point is not looked for, however cheap.
 
     Works with any number of objectives, with constraints (`trial.set_constraint`), with failed and running trials,
     and for options, whole and real numbers. Choices that not all trials had are drawn at random. Losses of
@@ -121,7 +127,8 @@ class GuidedSampler(OwnSampler):
             return memory.encoding.point(self._first(memory, len(study.directions)))
         results = memory.results(complete, study.directions)
         running = [memory.rows[t._trial_id] for t in others if t.state == TrialState.RUNNING and t.params]
-        return memory.encoding.point(self._next(memory, results, np.array(running)))
+        ends = [LEAST_QUALITY if d == StudyDirection.MAXIMIZE else HIGHEST_COST for d in study.directions]
+        return memory.encoding.point(self._next(memory, results, np.array(running), ends))
 
     def _first(self, memory: _Memory, objectives: int) -> Floats:
         """A point to learn from: where the prior says that it pays, or where costs have not been yet.
@@ -169,8 +176,15 @@ class GuidedSampler(OwnSampler):
                 rows[moved, j] = entry
         return rows
 
-    def _next(self, memory: _Memory, results: Results, running: Floats) -> Floats:
-        """The candidate with the highest expected gain."""
+    def _next(self, memory: _Memory, results: Results, running: Floats, ends: Sequence[float]) -> Floats:
+        """The candidate with the highest expected gain.
+
+        Args:
+            memory: of this space.
+            results: of finished trials.
+            running: points under way, (K, d).
+            ends: for each objective the share of ordinary points that are better than what counts for nothing.
+        """
         generator, encoding = self._generator, memory.encoding
         tune = len(results.rows) >= memory.tuned * (1 + RETUNE) + 1
         surrogates = memory.surrogates(results.losses.shape[1] + results.violations.shape[1])
@@ -188,7 +202,8 @@ class GuidedSampler(OwnSampler):
         )
         means, deviations = belief.predict(pool)
         ordinary = means[:POPULATION, : belief.objectives]
-        reference, seed = np.quantile(ordinary, ORDINARY, axis=0), int(generator.integers(2**31))
+        reference = np.array([np.quantile(losses, end) for losses, end in zip(ordinary.T, ends, strict=True)])
+        seed = int(generator.integers(2**31))
         if feasible.any():
             reference = np.minimum(reference, belief.ends)
 
