@@ -12,7 +12,7 @@ Proposals under way count as if they had come out as expected, so that hundreds 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,10 +43,8 @@ ROUNDS = 2  # of local search around the best candidates
 FAMILIAR = 2 / 3  # share of the first points that have the familiar values
 STARTS, NEIGHBOURS = 3, 120  # so many of them, and neighbours of all in a round
 POPULATION = 100  # points from everywhere that say what is an ordinary loss
-HIGHEST_COST = 0.95  # of what is to be small, hypervolume counts from what is worse than this share of them
-LEAST_QUALITY = (
-    0.5  # and of what is to be large: what is cheap and worse than an ordinary point is no use to anybody
-)
+HIGHEST = 0.95  # share of them that is better than where hypervolume ends; of a quality that is half
+LEAST_LIKELY = 10  # points from everywhere that count as feasible, whatever is believed
 LEAST_PARENTS = 5
 NEAREST = 0.05  # of points that are all beyond a limit so many are looked at, those that are least
 SATURATED = 50.0  # what an infinite violation counts as
@@ -64,8 +62,8 @@ def _threads() -> ThreadpoolController:
 class GuidedSampler(OwnSampler):
     """Proposes what adds most to the front, by a model of all objectives and constraints.
 
-    Of several objectives those that are to be large are taken for qualities, as accuracy is one: what is worse than an
-    ordinary point is not looked for, however cheap.
+    Of several objectives those that are to be large are taken for qualities, as accuracy is one: where no constraint
+    says how good is good enough, what is worse than an ordinary point is not looked for, however cheap.
 
     Works with any number of objectives, with constraints (`trial.set_constraint`), with failed and running trials,
     and for options, whole and real numbers. Choices that not all trials had are drawn at random. Losses of
@@ -127,8 +125,8 @@ class GuidedSampler(OwnSampler):
             return memory.encoding.point(self._first(memory, len(study.directions)))
         results = memory.results(complete, study.directions)
         running = [memory.rows[t._trial_id] for t in others if t.state == TrialState.RUNNING and t.params]
-        ends = [LEAST_QUALITY if d == StudyDirection.MAXIMIZE else HIGHEST_COST for d in study.directions]
-        return memory.encoding.point(self._next(memory, results, np.array(running), ends))
+        qualities = np.array([direction == StudyDirection.MAXIMIZE for direction in study.directions])
+        return memory.encoding.point(self._next(memory, results, np.array(running), qualities))
 
     def _first(self, memory: _Memory, objectives: int) -> Floats:
         """A point to learn from: where the prior says that it pays, or where costs have not been yet.
@@ -176,14 +174,16 @@ class GuidedSampler(OwnSampler):
                 rows[moved, j] = entry
         return rows
 
-    def _next(self, memory: _Memory, results: Results, running: Floats, ends: Sequence[float]) -> Floats:
+    def _next(
+        self, memory: _Memory, results: Results, running: Floats, qualities: NDArray[np.bool_]
+    ) -> Floats:
         """The candidate with the highest expected gain.
 
         Args:
             memory: of this space.
             results: of finished trials.
             running: points under way, (K, d).
-            ends: for each objective the share of ordinary points that are better than what counts for nothing.
+            qualities: which objectives are, (M,).
         """
         generator, encoding = self._generator, memory.encoding
         tune = len(results.rows) >= memory.tuned * (1 + RETUNE) + 1
@@ -201,9 +201,8 @@ class GuidedSampler(OwnSampler):
             ]
         )
         means, deviations = belief.predict(pool)
-        ordinary = means[:POPULATION, : belief.objectives]
-        reference = np.array([np.quantile(losses, end) for losses, end in zip(ordinary.T, ends, strict=True)])
         seed = int(generator.integers(2**31))
+        reference = _reference(means[:POPULATION], deviations[:POPULATION], qualities & np.isinf(belief.ends))
         if feasible.any():
             reference = np.minimum(reference, belief.ends)
 
@@ -341,9 +340,28 @@ def _parents(results: Results) -> Floats:
     return results.rows[np.argsort(total, kind="stable")[:LEAST_PARENTS]]
 
 
+def _reference(means: Floats, deviations: Floats, qualities: NDArray[np.bool_]) -> Floats:
+    """Where hypervolume ends, (M,): beyond it nothing is of use, however good it is otherwise.
+
+    Args:
+        means: of losses and violations of ordinary points, (N, M + C).
+        deviations: their standard deviations, (N, M + C).
+        qualities: which objectives have to be better than those of ordinary points that may be feasible, (M,).
+    """
+    split = len(qualities)
+    chance = _feasibility(means[:, split:], deviations[:, split:])
+    likely = np.argsort(-chance, kind="stable")[: max(LEAST_LIKELY, int((chance >= 0.5).sum()))]
+    half = np.median(means[likely, :split], axis=0)
+    return np.asarray(np.where(qualities, half, np.quantile(means[:, :split], HIGHEST, axis=0)))
+
+
+def _feasibility(means: Floats, deviations: Floats) -> Floats:
+    """The probability that points meet all constraints, (N,), by what is believed of violations (N, C)."""
+    return np.asarray(ndtr(-means / deviations).prod(axis=1))
+
+
 def _worth(means: Floats, deviations: Floats, found: Floats, reference: Floats, seed: int) -> Floats:
     """Expected gain of hypervolume, times the probability of being feasible."""
     split = len(reference)
     gain = expected_gain(means[:, :split], deviations[:, :split], found, reference, seed)
-    chance = ndtr(-means[:, split:] / deviations[:, split:]).prod(axis=1)
-    return np.asarray((gain + 1e-12) * chance)
+    return np.asarray((gain + 1e-12) * _feasibility(means[:, split:], deviations[:, split:]))

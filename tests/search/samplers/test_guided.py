@@ -111,20 +111,24 @@ def test_learned_constraints_are_mostly_kept() -> None:
     assert np.mean([t.constraints["size"] <= 0 for t in study.trials[20:]]) > 0.7
 
 
-def test_of_a_quality_what_is_worse_than_ordinary_is_not_looked_for() -> None:
-    def worse_than_ordinary(sign: float, direction: str) -> float:
+def test_of_a_quality_what_is_worse_than_ordinary_is_looked_for_only_within_a_limit() -> None:
+    def worse_than_ordinary(direction: str, limit: float | None = None) -> float:
+        sign = -1.0 if direction == "maximize" else 1.0
         study = optuna.create_study(
             directions=[direction, "minimize"], sampler=GuidedSampler(seed=0, startup=12)
         )
         for _ in range(40):
             trial = study.ask(SPACE)
             error, size = figures(trial.params)
+            if limit is not None:
+                trial.set_constraint("error", error - limit)
             study.tell(trial, [sign * error, size])
         errors = [abs(t.values[0]) for t in study.trials]
         return float(np.mean(np.array(errors[12:]) > np.median(errors[:12])))
 
-    as_a_cost = worse_than_ordinary(1.0, "minimize")
-    assert worse_than_ordinary(-1.0, "maximize") < 0.5 * as_a_cost < 0.5
+    as_a_cost = worse_than_ordinary("minimize")
+    assert worse_than_ordinary("maximize") < 0.5 * as_a_cost < 0.5
+    assert worse_than_ordinary("maximize", limit=0.4) > 0.5 * as_a_cost
 
 
 def test_hypervolume_ends_where_a_constraint_limits_an_objective() -> None:
