@@ -19,7 +19,8 @@ from autoprune.search.samplers.encoding import Encoding
 from autoprune.search.samplers.known import Known
 from autoprune.search.samplers.surrogate import Surrogate
 
-MOST_TRIALS = 300  # that the surrogates are conditioned on; suggestion time grows with its square
+MOST_TRIALS = 400  # that the surrogates are conditioned on; suggestion time grows with its square
+BEST = 0.5  # share of them that are the best ones; without the rest what is bad is forgotten, and found again
 MOST_TUNED = 50  # that a kernel is learned from
 BAG = 0.7  # share of the trials that a kernel is learned from, drawn anew each time
 LEAST_EXACT = 5  # trials on which a cost has to agree with an objective to stand for it
@@ -217,7 +218,7 @@ def _chosen(results: Results, generator: np.random.Generator) -> NDArray[np.int6
     if count <= MOST_TRIALS:
         return np.arange(count)
     order = np.lexsort((ranks(results.losses), ~results.feasible))
-    best = MOST_TRIALS * 3 // 4
+    best = round(BEST * MOST_TRIALS)
     rest = generator.choice(order[best:], MOST_TRIALS - best, replace=False)
     return np.concatenate([order[:best], rest])
 

@@ -114,17 +114,26 @@ class Surrogate:
         their: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         numbers, choices, weights = (part.astype(features.dtype) for part in self._split(self._logs))
-        right, other_figures = features if others is None else others, figures if their is None else their
-        alike = features @ (right * choices[self._blocks]).T
-        total = numbers[SHARPNESS] * (alike - choices.sum())
+        roots = np.sqrt(choices)[self._blocks]
+        left = features * roots
+        right = left if others is None else others * roots
+        other_figures = figures if their is None else their
+        alike = left @ right.T  # of a matrix with itself half of it is computed
+        total = (
+            alike - choices.sum()
+        )  # fresh memory takes longer than what is calculated in it: reused from here on
+        total *= numbers[SHARPNESS]
         np.exp(total, out=total)
         total *= numbers[JOINT]
         alike *= numbers[ADDITIVE]
         total += alike
         if figures.shape[1]:
-            near = np.exp(-0.5 * _distances(figures, other_figures, weights))
-            total += numbers[FIGURES] * near
-            total += (numbers[LINEAR] / figures.shape[1] * figures) @ other_figures.T
+            near = _distances(figures, other_figures, weights, out=alike)
+            near *= figures.dtype.type(-0.5)
+            np.exp(near, out=near)
+            near *= numbers[FIGURES]
+            total += near
+            total += np.matmul(numbers[LINEAR] / figures.shape[1] * figures, other_figures.T, out=alike)
         return np.asarray(total)
 
     def _diagonal(self, figures: Floats) -> Floats:
@@ -178,11 +187,13 @@ class Surrogate:
         return loss, 0.5 * gradient + self._precision * away
 
 
-def _distances(first: NDArray[Any], second: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """Weighted squared distances (N, M) between rows."""
+def _distances(
+    first: NDArray[Any], second: NDArray[Any], weights: NDArray[Any], out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Weighted squared distances (N, M) between rows, in `out` where it is given."""
     scale = np.sqrt(weights)
     a, b = first * scale, second * scale
-    squared = (-2.0 * a) @ b.T
+    squared = np.matmul(-2.0 * a, b.T, out=out)
     squared += (a**2).sum(axis=1)[:, None]
     squared += (b**2).sum(axis=1)
     return np.asarray(squared.clip(0.0, out=squared))
