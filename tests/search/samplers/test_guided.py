@@ -24,11 +24,7 @@ from optuna.trial import TrialState
 
 from autoprune.pareto import hypervolume
 from autoprune.search.samplers import REJECTED
-from autoprune.search.samplers.belief import Belief, Results
-from autoprune.search.samplers.encoding import Encoding
 from autoprune.search.samplers.guided import GuidedSampler
-from autoprune.search.samplers.known import Known
-from autoprune.search.samplers.surrogate import Surrogate
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -129,30 +125,6 @@ def test_of_a_quality_what_is_worse_than_ordinary_is_looked_for_only_within_a_li
     as_a_cost = worse_than_ordinary("minimize")
     assert worse_than_ordinary("maximize") < 0.5 * as_a_cost < 0.5
     assert worse_than_ordinary("maximize", limit=0.4) > 0.5 * as_a_cost
-
-
-def test_hypervolume_ends_where_a_constraint_limits_an_objective() -> None:
-    error = np.linspace(0.0, 1.0, 10) ** 2
-    losses = np.column_stack([error, 1.0 - error])
-    limit_of_another = np.sin(np.arange(10.0))
-    results = Results(
-        np.random.default_rng(0).uniform(size=(10, len(SPACE))),
-        losses,
-        np.column_stack([2.0 * error - 0.5, -error, limit_of_another]),
-        np.ones(10, dtype=bool),
-    )
-    encoding = Encoding(SPACE)
-    surrogates = [Surrogate(encoding.blocks, Known(encoding, None, None).figures(results.rows).shape[1])] * 5
-    belief = Belief(
-        encoding,
-        Known(encoding, None, None),
-        results,
-        surrogates,
-        tune=False,
-        generator=np.random.default_rng(0),
-    )
-    at_the_limit = belief.scaled_losses(np.array([[0.25, 0.0]]))[0, 0]
-    assert belief.ends == pytest.approx([at_the_limit, belief.scaled_losses(np.array([[0.0, 1.0]]))[0, 1]])
 
 
 def test_a_right_prior_helps_and_a_wrong_one_does_not_mislead_for_long() -> None:
