@@ -119,9 +119,8 @@ class Surrogate:
         right = left if others is None else others * roots
         other_figures = figures if their is None else their
         alike = left @ right.T  # of a matrix with itself half of it is computed
-        total = (
-            alike - choices.sum()
-        )  # fresh memory takes longer than what is calculated in it: reused from here on
+        # Fresh memory takes longer than what is calculated in it: these two are all that there is.
+        total = alike - choices.sum()
         total *= numbers[SHARPNESS]
         np.exp(total, out=total)
         total *= numbers[JOINT]
