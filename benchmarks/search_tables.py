@@ -158,7 +158,7 @@ class Elsewhere(BaseSampler):
         return param_distribution.choices[0]
 
     def after_trial(self, study: Any, trial: Any, state: TrialState, values: Any) -> None:
-        number, point = self._asked[trial.number]
+        number, point = self._asked.get(trial.number, (-1, {}))  # a random point was not asked for
         if state == TrialState.COMPLETE and trial.params == point:
             self._rival.tell(number, [-values[0], values[1]])
 
